@@ -1,0 +1,274 @@
+//! Image names: `[registry/]repository[:tag][@digest]`, read as Docker and containerd read them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, Result};
+
+/// A content digest, `sha256:` and 64 hexadecimal digits. No other algorithm is accepted, so a digest can
+/// be part of a file name without more checks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+impl Digest {
+    /// The digest of finished SHA-256 output.
+    pub fn sha256(hash: impl AsRef<[u8]>) -> Self {
+        Self(format!("sha256:{}", hex::encode(hash)))
+    }
+
+    /// The digest of these bytes.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        use sha2::Digest as _;
+        Self::sha256(sha2::Sha256::digest(bytes))
+    }
+
+    /// The whole digest, with its algorithm.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The 64 hexadecimal digits alone.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self> {
+        let fits = text.strip_prefix("sha256:").is_some_and(|hex| {
+            hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        });
+        if fits {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Fault::invalid(format!("{} is no sha256 digest", text.escape_debug())))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An image reference: what the user wrote, and what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reference {
+    text: String,
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Exactly what the user wrote; status echoes it.
+    pub fn as_written(&self) -> &str {
+        &self.text
+    }
+
+    /// Host and optional port. `docker.io` when none was written.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path on the registry; `library/` is put before Docker Hub's one-word names.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag; `latest` when neither tag nor digest was written.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest that pins it, if one was written.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The full name, one for all spellings: `registry/repository[:tag][@digest]`.
+    pub fn canonical(&self) -> String {
+        let tag = self.tag.as_ref().map(|t| format!(":{t}")).unwrap_or_default();
+        let digest = self.digest.as_ref().map(|d| format!("@{d}")).unwrap_or_default();
+        format!("{}/{}{tag}{digest}", self.registry, self.repository)
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    text == "localhost" || text.contains('.') || text.contains(':') || text.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn host_is_valid(host: &str) -> bool {
+    // A bracketed IPv6 address, or letters, digits, dots and dashes; then an optional port.
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, rest)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", rest.strip_prefix(':')),
+        Some(_) => return false,
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    let label = |l: &str| {
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    name.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+/// A path component (distribution-spec, "name"): alphanumerics separated by `.`, `_`, `__` or dashes.
+fn component_is_valid(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if bytes.is_empty() || !alnum(bytes[0]) || !alnum(bytes[bytes.len() - 1]) {
+        return false;
+    }
+    text.split(|c: char| alnum(c as u8) && c.is_ascii())
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+}
+
+fn tag_is_valid(tag: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (1..=128).contains(&tag.len()) && word(tag.as_bytes()[0]) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+}
+
+impl FromStr for Reference {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |why: &str| Fault::invalid(format!("image ({}) is invalid: {why}", text.escape_debug()));
+        if text.is_empty() || text.len() > 512 {
+            return Err(bad("a name such as registry.example/team/name:tag is needed, at most 512 bytes"));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => {
+                (rest, Some(digest.parse().map_err(|_| bad("what follows @ is no sha256 digest"))?))
+            }
+            None => (text, None),
+        };
+        // A colon behind the last slash starts a tag; one before it belongs to the registry's port.
+        let slash = rest.rfind('/').map_or(0, |at| at + 1);
+        let (name, tag) = match rest[slash..].find(':') {
+            Some(colon) => (&rest[..slash + colon], Some(rest[slash + colon + 1..].to_owned())),
+            None => (rest, None),
+        };
+        if tag.as_deref().is_some_and(|tag| !tag_is_valid(tag)) {
+            return Err(bad("the tag has characters that a tag cannot have, or more than 128"));
+        }
+        let (registry, repository) = match name.split_once('/') {
+            Some((host, path)) if is_host(host) => (host.to_owned(), path.to_owned()),
+            _ => ("docker.io".to_owned(), name.to_owned()),
+        };
+        let registry = if registry == "index.docker.io" { "docker.io".to_owned() } else { registry };
+        if !host_is_valid(&registry) {
+            return Err(bad("the registry is no host name"));
+        }
+        if !repository.split('/').all(component_is_valid) {
+            return Err(bad("the repository may have lower-case letters, digits, and single . _ - between them"));
+        }
+        let repository = match registry.as_str() {
+            "docker.io" if !repository.contains('/') => format!("library/{repository}"),
+            _ => repository,
+        };
+        let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
+        Ok(Self { text: text.to_owned(), registry, repository, tag, digest })
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> String {
+        reference.text
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn references_mean_what_docker_means() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for (text, canonical) in [
+            ("alpine", "docker.io/library/alpine:latest".to_owned()),
+            ("functions/alpine:latest", "docker.io/functions/alpine:latest".to_owned()),
+            ("docker.io/functions/alpine", "docker.io/functions/alpine:latest".to_owned()),
+            ("127.0.0.1:5000/a/b:1", "127.0.0.1:5000/a/b:1".to_owned()),
+            ("localhost/a", "localhost/a:latest".to_owned()),
+            ("[::1]:5000/a", "[::1]:5000/a:latest".to_owned()),
+            ("ghcr.io/o/f:0.1.2-rc_1", "ghcr.io/o/f:0.1.2-rc_1".to_owned()),
+            (&format!("r.example/f@{digest}"), format!("r.example/f@{digest}")),
+            (&format!("r.example/f:v1@{digest}"), format!("r.example/f:v1@{digest}")),
+            ("a/b__c/d---e.f", "docker.io/a/b__c/d---e.f:latest".to_owned()),
+        ] {
+            let reference: Reference = text.parse().unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(reference.canonical(), canonical);
+            assert_eq!(reference.as_written(), text);
+        }
+        for text in [
+            "",
+            ":",
+            "a:",
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "../a",
+            "a/../b",
+            "a b",
+            "a:b:c",
+            "a@sha256:12",
+            "a@md5:0",
+            "r.example:0/a",
+            "r.example:99999/a",
+            "-r.example/a",
+            "a..b",
+            "a:tag/",
+            "é",
+            "a:\u{0}",
+            "https://r.example/a",
+        ] {
+            assert!(text.parse::<Reference>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_reads_the_same_again(text in "[a-zA-Z0-9./:@_-]{1,40}") {
+            if let Ok(reference) = text.parse::<Reference>() {
+                let canonical = reference.canonical();
+                let again: Reference = canonical.parse().unwrap();
+                prop_assert_eq!(again.canonical(), canonical);
+            }
+        }
+    }
+}

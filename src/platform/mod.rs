@@ -1,0 +1,1 @@
+//! The only place that knows which operating system this is. Equal names behind each choice.

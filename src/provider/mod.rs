@@ -1,0 +1,1 @@
+//! Functions and their replicas: deploy, update, scale, delete, resolve, restart.

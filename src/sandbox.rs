@@ -1,0 +1,151 @@
+//! The isolation of one replica: the sandbox capability, as plain data.
+//!
+//! ```text
+//!  start(plan) ──> running ──(exit, signal)──> exited ──> remove ──> nothing left
+//!       │ fails                                              ▲
+//!       └── undoes its own steps, reports errno and stage    │ also for what a dead daemon left behind
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fault::Result;
+use crate::function::ReplicaName;
+use crate::network::Attachment;
+use crate::storage::Root;
+
+/// Starts, watches and removes replicas. A replica outlives the daemon that started it.
+pub trait Sandbox: Send + Sync {
+    /// Starts the plan's program. On return it has been exec'ed (or the call failed and left nothing).
+    fn start(&self, plan: &Plan) -> Result<()>;
+
+    /// Sends a signal to the replica's first process. Gone is success.
+    fn signal(&self, replica: &ReplicaName, signal: Signal) -> Result<()>;
+
+    /// Kills every process of it, waits until they are gone, and takes away its mounts and limits.
+    /// Already gone is success.
+    fn remove(&self, replica: &ReplicaName) -> Result<()>;
+
+    /// Calls `on_exit` once, from another thread, when the replica's first process ends; at once if it has.
+    /// Works for adopted replicas too; their exit status may be unknown.
+    fn watch(&self, replica: &ReplicaName, on_exit: Box<dyn FnOnce(Exit) + Send>) -> Result<()>;
+
+    /// Replicas of this realm that the kernel knows, running or half removed.
+    fn list(&self) -> Result<Vec<Found>>;
+
+    /// What the replica uses now.
+    fn usage(&self, replica: &ReplicaName) -> Result<Usage>;
+}
+
+/// Everything needed to start one replica.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its name: of the jail, of the cgroup.
+    pub replica: ReplicaName,
+    /// Its root filesystem; the sandbox mounts it.
+    pub root: Root,
+    /// Mount the root read-only and give it a fresh writable /tmp.
+    pub read_only: bool,
+    /// Its network.
+    pub network: Attachment,
+    /// Host name inside, usually the function's name.
+    pub hostname: String,
+    /// Program and arguments. The program is looked up in the environment's PATH inside the root.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory inside.
+    pub workdir: PathBuf,
+    /// Who it runs as, already resolved to numbers.
+    pub user: User,
+    /// Directory of secret files to show read-only at /var/openfaas/secrets.
+    pub secrets: Option<PathBuf>,
+    /// Files the sandbox places in the root before anything runs, by absolute path inside: /etc/hosts, /etc/resolv.conf.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// Where its standard output and error go: opened for appending.
+    pub output: OwnedFd,
+    /// Where the sandbox keeps what it needs for this replica (mount points); made by the caller, emptied by `remove`.
+    pub run_dir: PathBuf,
+}
+
+/// A user inside a sandbox, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// What a replica may use at most. `None` is no limit.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Limits {
+    /// Bytes of memory, swap included; beyond it the replica is killed.
+    pub memory: Option<u64>,
+    /// Thousandths of one processor.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Open files per process.
+    pub open_files: Option<u64>,
+}
+
+/// The signals a supervisor needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Please end.
+    Term,
+    /// End.
+    Kill,
+}
+
+/// How a replica's first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It called exit with this status.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It was killed for using more memory than its limit.
+    OutOfMemory,
+    /// It ended, and this daemon was not its parent.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exited with status {code}"),
+            Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Exit::OutOfMemory => write!(f, "was killed for using more memory than its limit"),
+            Exit::Unknown => write!(f, "ended"),
+        }
+    }
+}
+
+/// A replica that the kernel knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub replica: ReplicaName,
+    /// Whether its first process is alive. `false`: something of it remains to be removed.
+    pub alive: bool,
+}
+
+/// What a replica uses.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Usage {
+    /// Processor time since its start.
+    pub cpu: Duration,
+    /// Bytes of memory resident now.
+    pub memory: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}

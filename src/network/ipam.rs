@@ -62,8 +62,8 @@ impl Pool {
         loop {
             let address = self.at(2 + self.next % capacity);
             self.next = (self.next + 1) % capacity;
-            if !self.holders.contains_key(&address) {
-                self.holders.insert(address, replica.clone());
+            if let std::collections::btree_map::Entry::Vacant(e) = self.holders.entry(address) {
+                e.insert(replica.clone());
                 return Ok(address);
             }
         }

@@ -6,8 +6,11 @@ mod nat;
 mod netlink;
 pub mod network;
 pub mod overlay;
+mod probe;
 pub mod sandbox;
 mod trash;
+
+pub use probe::{check, probe};
 
 use crate::fault::Fault;
 

@@ -293,16 +293,18 @@ fn set_capabilities(keep: u64) -> Result<(), Errno> {
 }
 
 fn default_signals() -> Result<(), Errno> {
-    // SAFETY: all zero is a valid sigaction: SIG_DFL, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // All zero is SIG_DFL, no flags, an empty mask; larger than any architecture's struct. The raw call, because libc's
+    // keeps two signals for itself, which whoever started the daemon may have left ignored.
+    let default = [0u64; 8];
+    let none: *mut u64 = std::ptr::null_mut();
     for signal in 1..=SIGNALS {
-        // SAFETY: reads one sigaction. Fails for SIGKILL, SIGSTOP and libc's own two, which have no handler to lose.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        // SAFETY: reads one struct sigaction. Fails for SIGKILL and SIGSTOP, which are always at their default.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
     }
-    // SAFETY: all zero is a valid, empty set.
-    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: reads one set.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) })
+    // SAFETY: reads one set of 64 signals.
+    check_long(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, default.as_ptr(), none, size_of::<u64>())
+    })
 }
 
 fn filter(filters: &[BpfProgram]) -> Result<(), Errno> {

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
+pub mod zfs;
+
 /// Gives the bytes `[offset, offset + length)` of a file back to the file system; the file keeps its length.
 /// Linux: fallocate(2); FreeBSD: fspacectl(2).
 pub fn punch_hole(fd: RawFd, offset: u64, length: u64) -> io::Result<()> {

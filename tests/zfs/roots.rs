@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use faas_jails::fault::Kind;
@@ -115,6 +116,26 @@ fn a_layer_that_an_adopted_replica_runs_in_stays() {
             assert_eq!(file.metadata().unwrap().len(), 1 << 20);
         };
         fixture.enter(&root, check);
+        if let (Root::Directory(dir), true) = (&root, cfg!(target_os = "linux")) {
+            // Mounted only where this process does not see it.
+            let script = "mount --make-rprivate / && mount --bind \"$0\" /mnt && echo ready && exec cat";
+            let mut sandbox = Command::new("unshare")
+                .args(["-m", "sh", "-c", script])
+                .arg(dir)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut ready = String::new();
+            BufReader::new(sandbox.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+            assert_eq!(ready, "ready\n");
+            fixture.storage.destroy_root(&name).unwrap();
+            let fault = restarted.remove_layer(&layers[0]).unwrap_err();
+            let there = restarted.has(&layers[0]).unwrap();
+            drop(sandbox.stdin.take());
+            sandbox.wait().unwrap();
+            assert!(fault.kind() == Kind::Busy && there, "{fault}");
+        }
         fixture.storage.destroy_root(&name).unwrap();
         restarted.remove_layer(&layers[0]).unwrap();
     });

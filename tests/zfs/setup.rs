@@ -32,17 +32,6 @@ fn a_missing_pool_or_dataset_is_told_with_what_mends_it() {
 }
 
 #[test]
-fn a_snapshot_or_volume_is_no_parent() {
-    let Some(pool) = Pool::new(64) else { return };
-    let volume = format!("{}/volume", pool.name());
-    zfs(&["create", "-V", "1M", &volume]);
-    let fault = open(&pool, &volume).err().unwrap();
-    assert_eq!(fault.kind(), Kind::Invalid);
-    assert!(fault.to_string().contains("volume"), "{fault}");
-    pool.finish();
-}
-
-#[test]
 fn opening_again_mends_what_was_changed() {
     each(128, |fixture| {
         let roots = fixture.dataset("roots");

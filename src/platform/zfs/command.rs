@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use super::engine::{Engine, Property};
+use super::fuse;
 use super::refusal::{Outcome, Refusal, Why};
 
 /// zfs(8), found by PATH.
@@ -12,6 +13,7 @@ pub(super) struct Command;
 
 /// Runs `zfs` and returns what it wrote to standard output.
 pub(super) fn zfs(arguments: &[&str]) -> Outcome<String> {
+    let _turn = fuse::turn(arguments.first().copied().unwrap_or_default());
     let output = program(arguments).output().map_err(not_started)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -13,6 +13,7 @@
 //! | `mounting` | who mounts what where, in two styles |
 //! | `layers`, `roots`, `survey` | the capability itself |
 //! | `engine` | what changes datasets: `core` (libzfs_core, found at run time) or `command` (zfs(8)) |
+//! | `fuse` | what zfs-fuse needs |
 //! | `refusal` | what ZFS says when it refuses, sorted |
 //!
 //! Invariants: a layer is complete when its `@layer` snapshot is in `layers`, and gets there by one rename; what is
@@ -30,6 +31,7 @@ use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
 mod command;
 mod core;
 mod engine;
+mod fuse;
 mod layers;
 mod mounting;
 mod names;

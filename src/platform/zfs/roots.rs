@@ -19,7 +19,7 @@ impl ZfsStorage {
     }
 
     /// A layer that a root is wanted of is not there.
-    fn layer_missing(&self, name: &str) -> Fault {
+    pub(super) fn layer_missing(&self, name: &str) -> Fault {
         Fault::not_found(format!("layer sha256:{name} is not in {}: pull its image again", self.parent))
     }
 

@@ -38,11 +38,16 @@ enum Compression {
 
 /// Is the parent a filesystem? Reads its compression in passing.
 fn inspect(parent: &Parent) -> Result<Compression> {
-    let output = command::zfs(&["get", "-H", "-o", "property,value,source", "type,compression", parent.as_str()])
+    command::zfs(&["get", "-H", "-o", "property,value,source", "type,compression", parent.as_str()])
         .map_err(|refusal| match refusal.why {
             Why::Missing => missing(parent),
             _ => refusal.fault(format!("cannot read dataset {parent}"), parent.pool()),
-        })?;
+        })
+        .and_then(|output| read(parent, &output))
+}
+
+/// Reads `zfs get -H -o property,value,source type,compression`.
+fn read(parent: &Parent, output: &str) -> Result<Compression> {
     let mut compression = Compression::Inherited;
     for line in output.lines() {
         match line.split('\t').collect::<Vec<_>>()[..] {
@@ -119,5 +124,23 @@ fn existing(dataset: &str, wanted: &[(&str, &str)]) -> super::refusal::Outcome<O
         Ok(mut datasets) => Ok(datasets.remove(dataset)),
         Err(refusal) if refusal.why == Why::Missing => Ok(None),
         Err(refusal) => Err(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_filesystem_is_a_parent() {
+        let parent = "tank/fj".parse().unwrap();
+        let read = |output| super::read(&parent, output);
+        assert_eq!(read("type\tfilesystem\t-\ncompression\toff\tdefault\n").unwrap(), Compression::On);
+        for chosen in ["off\tlocal", "on\tdefault", "zstd\tinherited from tank"] {
+            let output = format!("type\tfilesystem\t-\ncompression\t{chosen}\n");
+            assert_eq!(read(&output).unwrap(), Compression::Inherited, "{chosen}");
+        }
+        let fault = read("type\tvolume\t-\ncompression\toff\tdefault\n").unwrap_err();
+        assert!(fault.kind() == Kind::Invalid && fault.to_string().contains("volume"), "{fault}");
     }
 }

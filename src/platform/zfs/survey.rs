@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::command::{self, Below, Properties};
 use super::names::{self, Container, KIND};
+use super::refusal::Why;
 use super::{Mounting, ZfsStorage};
 use crate::fault::{Fault, Kind, Result};
 use crate::storage::{Inventory, LayerOnDisk};
@@ -52,8 +53,10 @@ impl ZfsStorage {
     /// Bytes that a layer with all below it refers to.
     pub(super) fn referenced(&self, layer: &str) -> Result<u64> {
         let snapshot = self.parent.layer_snapshot(layer);
-        let datasets = command::get(&snapshot, Below::Left, &["referenced"])
-            .map_err(|refusal| self.fault(refusal, format!("cannot read the size of {snapshot}")))?;
+        let datasets = command::get(&snapshot, Below::Left, &["referenced"]).map_err(|refusal| match refusal.why {
+            Why::Missing => self.layer_missing(layer),
+            _ => self.fault(refusal, format!("cannot read the size of {snapshot}")),
+        })?;
         let bytes = datasets.get(&snapshot).and_then(|properties| properties.get("referenced")?.parse().ok());
         bytes.ok_or_else(|| Fault::new(Kind::System, format!("zfs tells no size of {snapshot}")))
     }

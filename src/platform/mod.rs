@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
+pub mod zfs;
 pub mod xattr;
 
 #[cfg(target_os = "freebsd")]

@@ -8,6 +8,7 @@ pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod xattr;
+pub mod zfs;
 
 #[cfg(target_os = "freebsd")]
 use freebsd as os;

@@ -4,6 +4,7 @@
 //! or which name counts, the layer is refused.
 
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 
 use tar::{EntryType, Header};
 
@@ -238,9 +239,9 @@ impl<'a, R: Skip> Entries<'a, R> {
         let kind = self.kind(header, &pax, size, raw_link, raw_path.ends_with(b"/")).context(within)?;
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime().context(within)?).unwrap_or(0), 0),
+            None => (i64::try_from(field(header, 136..148, Header::mtime).context(within)?).unwrap_or(0), 0),
         };
-        let id = |from_pax: Option<u64>, from_header: std::io::Result<u64>| -> Result<u32> {
+        let id = |from_pax: Option<u64>, from_header: Result<u64>| -> Result<u32> {
             let id = from_pax.map_or(from_header, Ok).context(within)?;
             // -1 means "leave it as it is" to chown(2).
             u32::try_from(id)
@@ -250,9 +251,9 @@ impl<'a, R: Skip> Entries<'a, R> {
         };
         Ok(Entry {
             kind,
-            uid: id(pax.uid, header.uid())?,
-            gid: id(pax.gid, header.gid())?,
-            mode: header.mode().context(within)? & 0o1777,
+            uid: id(pax.uid, field(header, 108..116, Header::uid))?,
+            gid: id(pax.gid, field(header, 116..124, Header::gid))?,
+            mode: field(header, 100..108, |h| h.mode().map(u64::from)).context(within)? as u32 & 0o1777,
             mtime,
             xattrs: pax.xattrs,
             path,
@@ -338,8 +339,16 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     }
 }
 
+/// A number from the header's bytes `at`; a blank field is 0, as for tar(1).
+fn field(header: &Header, at: Range<usize>, read: impl Fn(&Header) -> std::io::Result<u64>) -> Result<u64> {
+    if header.as_bytes()[at].iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    read(header).map_err(|error| Fault::invalid("has a number in its header that is none").because(error))
+}
+
 fn raw_size(header: &Header) -> Result<u64> {
-    header.entry_size().map_err(|error| Fault::invalid("has a size that is no number").because(error))
+    field(header, 124..136, Header::entry_size)
 }
 
 /// One size from two places, or none: the header's and PAX's must agree unless the header could not say it.

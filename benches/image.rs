@@ -109,10 +109,11 @@ fn tar_at_once(dir: &Path) -> (Duration, Duration) {
     took
 }
 
-fn load(dir: &Path) -> (Duration, Duration) {
+fn load(dir: &Path, parallel: usize) -> (Duration, Duration) {
     let out = dir.join("out");
     let storage = OverlayStorage::new(out.join("storage"), "fjb".parse().unwrap()).unwrap();
-    let store = Store::open(&out, Arc::new(storage), Settings::new(Target::linux(std::env::consts::ARCH))).unwrap();
+    let settings = Settings { parallel, ..Settings::new(Target::linux(std::env::consts::ARCH)) };
+    let store = Store::open(&out, Arc::new(storage), settings).unwrap();
     let took = measure(|| drop(store.load(Source::path(&dir.join("image.tar")), None, &Silent).unwrap()));
     fs::remove_dir_all(out).unwrap();
     took
@@ -145,19 +146,23 @@ fn main() {
     }
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
-    let (mut tar, mut own) = (Vec::new(), Vec::new());
-    // One after the other, round by round, so that both meet the same neighbours.
+    let (mut tar, mut own, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    // One after the other, round by round, so that all meet the same neighbours.
     for _ in 0..ROUNDS {
         tar.push(tar_at_once(dir.path()));
-        own.push(load(dir.path()));
+        own.push(load(dir.path(), 4));
+        single.push(load(dir.path(), 1));
     }
     let medians = |runs: Vec<(Duration, Duration)>| {
         let (clock, processor): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
         (median(clock), median(processor))
     };
-    let (tar, own) = (medians(tar), medians(own));
-    println!("                                 clock ms   processor ms");
-    println!("tar xzf, three at once, synced   {:8.0}   {:8.0}", tar.0, tar.1);
-    println!("load, archive to ready           {:8.0}   {:8.0}", own.0, own.1);
-    println!("ratio                            {:8.2}   {:8.2}", own.0 / tar.0, own.1 / tar.1);
+    let tar = medians(tar);
+    println!("                                      clock ms  ratio   processor ms  ratio");
+    println!("tar xzf, three layers at once, synced {:9.0}        {:13.0}", tar.0, tar.1);
+    for (what, runs) in [("several layers at once", own), ("one layer at a time", single)] {
+        let (clock, processor) = medians(runs);
+        let ratios = (clock / tar.0, processor / tar.1);
+        println!("load to ready, {what:22} {clock:9.0} {:6.2} {processor:14.0} {:6.2}", ratios.0, ratios.1);
+    }
 }

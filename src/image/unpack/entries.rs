@@ -58,7 +58,7 @@ pub enum EntryKind {
 
 /// The entries of a tar stream.
 pub struct Entries<'a, R> {
-    stream: BufReader<R>,
+    stream: R,
     limits: &'a UnpackLimits,
     /// Bytes of the current entry's data, and of the padding behind it, that are still in the stream.
     data: u64,
@@ -72,6 +72,20 @@ pub struct Entries<'a, R> {
 pub trait Skip: Read {
     /// Passes over `count` bytes; fails with `UnexpectedEof` when there are fewer.
     fn skip(&mut self, count: u64) -> std::io::Result<()>;
+}
+
+impl<R: Skip> Skip for &mut R {
+    fn skip(&mut self, count: u64) -> std::io::Result<()> {
+        (**self).skip(count)
+    }
+}
+
+impl<R: Skip> Skip for BufReader<R> {
+    fn skip(&mut self, count: u64) -> std::io::Result<()> {
+        let buffered = count.min(self.buffer().len() as u64);
+        self.consume(buffered as usize);
+        if count > buffered { self.get_mut().skip(count - buffered) } else { Ok(()) }
+    }
 }
 
 /// Passes over bytes by reading them.
@@ -90,10 +104,10 @@ struct Extensions {
     pax: Option<Pax>,
 }
 
-impl<'a, R: Skip> Entries<'a, R> {
+impl<'a, R: BufRead + Skip> Entries<'a, R> {
     /// The tar that `stream` starts with.
     pub fn new(stream: R, limits: &'a UnpackLimits) -> Self {
-        Self { stream: BufReader::with_capacity(128 << 10, stream), limits, data: 0, padding: 0, position: 0, count: 0 }
+        Self { stream, limits, data: 0, padding: 0, position: 0, count: 0 }
     }
 
     /// The current entry's data.
@@ -104,11 +118,6 @@ impl<'a, R: Skip> Entries<'a, R> {
     /// Where in the stream the current entry's unread data begins.
     pub fn position(&self) -> u64 {
         self.position
-    }
-
-    /// The stream, with whatever follows the end of the tar.
-    pub fn into_stream(self) -> R {
-        self.stream.into_inner()
     }
 
     /// The next entry; its predecessor's unread data is skipped.
@@ -149,11 +158,7 @@ impl<'a, R: Skip> Entries<'a, R> {
     fn skip(&mut self) -> Result<()> {
         let left = self.data + self.padding;
         (self.data, self.padding) = (0, 0);
-        let buffered = left.min(self.stream.buffer().len() as u64);
-        self.stream.consume(buffered as usize);
-        if left > buffered {
-            self.stream.get_mut().skip(left - buffered).map_err(fault_inside)?;
-        }
+        self.stream.skip(left).map_err(fault_inside)?;
         self.position += left;
         Ok(())
     }
@@ -363,12 +368,12 @@ fn settled_size(header: &Header, pax: &Pax) -> Result<u64> {
 
 /// Reads the current entry's data and nothing beyond.
 pub struct Data<'s, R> {
-    stream: &'s mut BufReader<R>,
+    stream: &'s mut R,
     left: &'s mut u64,
     position: &'s mut u64,
 }
 
-impl<R: Read> BufRead for Data<'_, R> {
+impl<R: BufRead> BufRead for Data<'_, R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         if *self.left == 0 {
             return Ok(&[]);
@@ -388,7 +393,7 @@ impl<R: Read> BufRead for Data<'_, R> {
     }
 }
 
-impl<R: Read> Read for Data<'_, R> {
+impl<R: BufRead> Read for Data<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let buffer = self.fill_buf()?;
         let n = buffer.len().min(out.len());

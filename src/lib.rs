@@ -11,11 +11,15 @@
 //! | [`platform`] | the only place that knows the operating system |
 //! | [`fault`] | how everything below the API fails |
 
+pub mod config;
 pub mod fault;
+pub mod files;
 pub mod function;
 pub mod image;
+pub mod logs;
 pub mod network;
 pub mod platform;
 pub mod provider;
 pub mod sandbox;
+pub mod secrets;
 pub mod storage;

@@ -5,12 +5,15 @@ mod hierarchy;
 mod nat;
 mod netlink;
 pub mod network;
+mod open;
 pub mod overlay;
 mod probe;
 pub mod sandbox;
 mod trash;
 
-pub use probe::{check, probe};
+pub use open::{image_target, open, probe};
+pub use probe::check;
+use probe::probe as facts;
 
 use std::io;
 use std::os::fd::RawFd;

@@ -67,10 +67,22 @@ pub struct Plan {
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// What it may use at most.
     pub limits: Limits,
+    /// Which system's programs the image holds.
+    pub personality: Personality,
     /// Where its standard output and error go: opened for appending.
     pub output: OwnedFd,
     /// Where the sandbox keeps what it needs for this replica (mount points); made by the caller, emptied by `remove`.
     pub run_dir: PathBuf,
+}
+
+/// Which system's programs an image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Personality {
+    /// The host's own.
+    #[default]
+    Native,
+    /// Linux programs on a FreeBSD host.
+    Linux,
 }
 
 /// A user inside a sandbox, in numbers.

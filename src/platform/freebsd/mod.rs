@@ -1,0 +1,61 @@
+//! FreeBSD: every replica is a jail.
+//!
+//! | module | what it drives | source of its facts |
+//! |---|---|---|
+//! | [`jail`] | jails, by name | jail(2), jail(8) |
+//! | [`spawn`] | one process in a jail | pdfork(2), procctl(2), jail_attach(2) |
+//! | [`mount`] | mounts below one directory | nmount(2), unmount(2), getfsstat(2) |
+//! | [`tree`] | directories and files in a root, following no link | open(2) |
+//! | [`devfs`] | which devices a replica sees | devfs(8), `sys/fs/devfs/devfs.h` |
+//! | [`rctl`] | limits and usage | rctl(8), rctl_add_rule(2) |
+//! | [`process`] | processes of a jail | sysctl(3) `kern.proc` |
+//! | [`monitor`] | exits | kqueue(2) |
+//! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
+//! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
+//! | [`probe`] | what this kernel offers | sysctl(3), kldstat(2) |
+//!
+//! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
+//! outlives the daemon, so its jail must not hang on a descriptor; names are never reused, so a jail id
+//! cannot be mistaken), and any work in a jail's tree after its first program has started.
+
+pub mod devfs;
+pub mod jail;
+pub mod monitor;
+pub mod mount;
+pub mod network;
+pub mod probe;
+pub mod process;
+pub mod rctl;
+pub mod sandbox;
+pub mod spawn;
+mod sys;
+pub mod sysctl;
+pub mod tree;
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// Gives the bytes `[offset, offset + length)` of a file back to the file system; the file keeps its length
+/// (fspacectl(2), FreeBSD 14).
+pub fn punch_hole(fd: RawFd, offset: u64, length: u64) -> io::Result<()> {
+    // sys/fcntl.h
+    const SPACECTL_DEALLOC: libc::c_int = 1;
+    #[repr(C)]
+    struct Range {
+        offset: libc::off_t,
+        length: libc::off_t,
+    }
+    unsafe extern "C" {
+        fn fspacectl(
+            fd: libc::c_int,
+            command: libc::c_int,
+            range: *const Range,
+            flags: libc::c_int,
+            left: *mut Range,
+        ) -> libc::c_int;
+    }
+    let range = Range { offset: offset as libc::off_t, length: length as libc::off_t };
+    // SAFETY: `range` outlives the call, and the last argument may be null.
+    let rc = unsafe { fspacectl(fd, SPACECTL_DEALLOC, &range, 0, std::ptr::null_mut()) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,150 @@
+//! Addresses on a cloned loopback interface, one per replica.
+//!
+//! Which replica has which address is written in its jail (`ip4.addr`, `ip6.addr`), which lives as long as
+//! the replica. An address that no jail has is left over from a start that a crash interrupted;
+//! [`Network::setup`] takes it away.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::ioctl::{self, Control};
+use super::{Filter, GROUP, Settings};
+use crate::fault::{Context, Fault, Kind, Result};
+use crate::function::ReplicaName;
+use crate::network::{Attachment, Network};
+use crate::platform::freebsd::jail;
+
+/// The default network of a realm.
+pub struct Alias {
+    settings: Settings,
+    interface: String,
+    held: Mutex<BTreeMap<ReplicaName, Vec<IpAddr>>>,
+}
+
+impl Alias {
+    /// Nothing is made before [`Network::setup`].
+    pub fn new(settings: Settings) -> Self {
+        let interface = format!("{}lo", settings.realm);
+        Self { settings, interface, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<ReplicaName, Vec<IpAddr>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self, control: &Control) -> Result<()> {
+        let made = control.create("lo").context(|| "cannot make a loopback interface")?;
+        let finish = || {
+            control.rename(&made, &self.interface)?;
+            control.describe(&self.interface, &self.settings.description())?;
+            control.join(&self.interface, GROUP)?;
+            control.up(&self.interface)
+        };
+        finish().context(|| format!("cannot set up interface {}", self.interface)).map_err(|fault| {
+            let undo = control.destroy(&made).and_then(|()| control.destroy(&self.interface));
+            fault.and_cleanup(undo)
+        })
+    }
+
+    /// Learns the addresses of the realm's jails.
+    fn adopt(&self) -> Result<()> {
+        for jail in jail::list(jail::View::Alive)? {
+            let Ok(replica) = jail.name.parse::<ReplicaName>() else { continue };
+            if replica.realm() == &self.settings.realm {
+                let addresses = jail::addresses(jail.jid)?;
+                self.held().entry(replica).or_insert(addresses);
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&self, control: &Control, gateway: IpAddr) -> Result<()> {
+        let there = ioctl::addresses(&self.interface).context(|| "cannot list addresses")?;
+        let held = self.held();
+        let ours = |address: &IpAddr| self.settings.network.contains(*address) && *address != gateway;
+        for address in there.into_iter().filter(ours) {
+            if !held.values().flatten().any(|known| *known == address) {
+                tracing::info!("taking {address} off {}: no jail has it", self.interface);
+                control.remove_address(&self.interface, address)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network for Alias {
+    fn setup(&self) -> Result<()> {
+        let gateway = self.settings.gateway()?;
+        let control = Control::open().context(|| "cannot open a socket")?;
+        if ioctl::names().context(|| "cannot list interfaces")?.contains(&self.interface) {
+            belongs(&control, &self.interface, &self.settings)?;
+        } else {
+            self.make(&control)?;
+        }
+        control
+            .add_address(&self.interface, gateway, full(gateway))
+            .context(|| format!("cannot put {gateway} on {}", self.interface))?;
+        self.adopt()?;
+        self.sweep(&control, gateway)?;
+        Filter::new(&self.settings).load()
+    }
+
+    fn teardown(&self) -> Result<()> {
+        let control = Control::open().context(|| "cannot open a socket")?;
+        let unload = Filter::new(&self.settings).unload();
+        control.destroy(&self.interface).context(|| format!("cannot destroy interface {}", self.interface))?;
+        self.held().clear();
+        unload
+    }
+
+    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
+        let control = Control::open().context(|| "cannot open a socket")?;
+        // Known before it is there, so that no sweep takes it for a left-over.
+        self.held().insert(replica.clone(), vec![address]);
+        if let Err(fault) = control.add_address(&self.interface, address, full(address)) {
+            self.held().remove(replica);
+            return Err(fault).context(|| format!("cannot put {address} on {} for {replica}", self.interface));
+        }
+        Ok(Attachment::Alias(vec![address]))
+    }
+
+    fn detach(&self, replica: &ReplicaName) -> Result<()> {
+        self.adopt()?;
+        let Some(addresses) = self.held().get(replica).cloned() else { return Ok(()) };
+        let control = Control::open().context(|| "cannot open a socket")?;
+        for address in addresses.iter().filter(|address| self.settings.network.contains(**address)) {
+            control
+                .remove_address(&self.interface, *address)
+                .context(|| format!("cannot take {address} off {}", self.interface))?;
+        }
+        self.held().remove(replica);
+        Ok(())
+    }
+
+    fn attached(&self) -> Result<Vec<ReplicaName>> {
+        self.adopt()?;
+        Ok(self.held().keys().cloned().collect())
+    }
+}
+
+/// An interface of the right name must also be this realm's.
+pub(super) fn belongs(control: &Control, interface: &str, settings: &Settings) -> Result<()> {
+    let description = control.description(interface)?.unwrap_or_default();
+    if description == settings.description() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Busy,
+        format!(
+            "interface {interface} belongs to somebody else (its description is {description:?}, not {:?}); \
+             rename it, or choose another realm",
+            settings.description()
+        ),
+    ))
+}
+
+/// The prefix of a single address.
+fn full(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}

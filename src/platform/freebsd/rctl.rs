@@ -1,0 +1,164 @@
+//! Limits and usage: rctl(8), rctl_add_rule(2). Rules name a jail that need not exist yet, so they are there
+//! before its first program; they outlive it, so they are removed by name.
+
+use std::collections::BTreeSet;
+use std::ffi::c_int;
+use std::io;
+use std::time::Duration;
+
+use super::sys;
+use crate::fault::{Context, Fault, Kind, Result};
+use crate::sandbox::{Limits, Usage};
+
+/// What the administrator has to do for limits to work.
+pub const REMEDY: &str = "put kern.racct.enable=1 into /boot/loader.conf and restart the host";
+
+type Call = unsafe extern "C" fn(*const libc::c_char, usize, *mut libc::c_char, usize) -> c_int;
+
+/// Whether this kernel counts resources.
+pub fn enabled() -> bool {
+    super::sysctl::integer("kern.racct.enable") == Some(1)
+}
+
+/// The rules for `limits` on jail `name`, as rctl(8) writes them.
+///
+/// Memory is what is resident, and passing the limit kills: `memoryuse:deny` is accepted by the kernel but
+/// denies nothing. `swapuse` counts what is reserved, not what is swapped out: a Go program reserves far
+/// more than it touches, so its bound is generous and stops only what could never fit.
+pub fn rules(name: &str, limits: &Limits) -> Vec<String> {
+    let mut rules = Vec::new();
+    let mut rule = |resource: &str, action: &str, amount: u64| {
+        rules.push(format!("jail:{name}:{resource}:{action}={amount}"));
+    };
+    if let Some(bytes) = limits.memory {
+        rule("memoryuse", "sigkill", bytes);
+        rule("swapuse", "deny", reservation(bytes));
+    }
+    if let Some(millis) = limits.cpu_millis {
+        rule("pcpu", "deny", millis.div_ceil(10).max(1));
+    }
+    if let Some(count) = limits.pids {
+        rule("maxproc", "deny", count);
+        rule("nthr", "deny", count);
+    }
+    if let Some(count) = limits.open_files {
+        rules.push(format!("jail:{name}:openfiles:deny={count}/process"));
+    }
+    rules
+}
+
+/// How much memory a jail may reserve that may hold `bytes`.
+fn reservation(bytes: u64) -> u64 {
+    const HEADROOM: u64 = 1 << 30;
+    bytes.saturating_mul(2).saturating_add(HEADROOM).min(i64::MAX as u64)
+}
+
+/// Adds the rules for `limits`; removes all again if one is refused.
+pub fn limit(name: &str, limits: &Limits) -> Result<()> {
+    for rule in rules(name, limits) {
+        if let Err(error) = call(sys::rctl_add_rule, &rule, 0) {
+            return Err(explain(error))
+                .context(|| format!("cannot add rule {rule}"))
+                .map_err(|f| f.and_cleanup(remove(name)));
+        }
+    }
+    Ok(())
+}
+
+/// Removes every rule of jail `name`. None there is success, and so is a kernel that has no rules.
+pub fn remove(name: &str) -> Result<()> {
+    match call(sys::rctl_remove_rule, &format!("jail:{name}"), 0) {
+        Ok(_) => Ok(()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOSYS)) => Ok(()),
+        Err(e) => Err(e).context(|| format!("cannot remove the rctl rules of jail {name}")),
+    }
+}
+
+/// The rules that jail `name` has.
+pub fn present(name: &str) -> Result<Vec<String>> {
+    matching(&format!("jail:{name}"))
+}
+
+/// Names of all jails that have a rule, whether they exist or not.
+pub fn jails() -> Result<BTreeSet<String>> {
+    Ok(matching("jail:")?.iter().filter_map(|rule| rule.split(':').nth(1)).map(str::to_owned).collect())
+}
+
+fn matching(filter: &str) -> Result<Vec<String>> {
+    // rctl_get_rules(2): ERANGE, the rules do not fit. kern.racct.rctl.maxbufsize limits what may be asked for.
+    let mut room = 1 << 14;
+    loop {
+        match call(sys::rctl_get_rules, filter, room) {
+            Ok(text) => return Ok(text.split(',').filter(|rule| !rule.is_empty()).map(str::to_owned).collect()),
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && room < 1 << 24 => room *= 4,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOSYS)) => return Ok(Vec::new()),
+            Err(e) => return Err(e).context(|| format!("cannot read the rctl rules of {filter}")),
+        }
+    }
+}
+
+/// What jail `name` uses.
+pub fn usage(name: &str) -> Result<Usage> {
+    let text = call(sys::rctl_get_racct, &format!("jail:{name}:"), 1 << 12)
+        .map_err(explain)
+        .context(|| format!("cannot read what jail {name} uses"))?;
+    Ok(parse(&text))
+}
+
+/// Reads `cputime=3,memoryuse=1024,…`.
+fn parse(text: &str) -> Usage {
+    let value = |wanted: &str| {
+        let pair = text.split(',').find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == wanted));
+        pair.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    Usage { cpu: Duration::from_secs(value("cputime")), memory: value("memoryuse"), pids: value("nthr") }
+}
+
+fn explain(error: io::Error) -> Fault {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            Fault::new(Kind::Unsupported, format!("this host does not count resources: {REMEDY}")).because(error)
+        }
+        _ => error.into(),
+    }
+}
+
+fn call(function: Call, input: &str, room: usize) -> io::Result<String> {
+    let input = std::ffi::CString::new(input).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut output = vec![0u8; room];
+    let out = if room == 0 { std::ptr::null_mut() } else { output.as_mut_ptr().cast() };
+    // SAFETY: a C string with its length, NUL counted, and `room` bytes of room.
+    sys::check(unsafe { function(input.as_ptr(), input.as_bytes_with_nul().len(), out, room) })?;
+    let end = output.iter().position(|b| *b == 0).unwrap_or(output.len());
+    Ok(String::from_utf8_lossy(&output[..end]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_rules() {
+        let limits = Limits { memory: Some(64 << 20), cpu_millis: Some(250), pids: Some(40), open_files: Some(100) };
+        assert_eq!(
+            rules("fj_a_b_c", &limits),
+            [
+                "jail:fj_a_b_c:memoryuse:sigkill=67108864",
+                "jail:fj_a_b_c:swapuse:deny=1207959552",
+                "jail:fj_a_b_c:pcpu:deny=25",
+                "jail:fj_a_b_c:maxproc:deny=40",
+                "jail:fj_a_b_c:nthr:deny=40",
+                "jail:fj_a_b_c:openfiles:deny=100/process",
+            ]
+        );
+        assert!(rules("x", &Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn usage_is_read_from_the_kernels_words() {
+        // As rctl -u jail:x prints it, joined by commas (rctl_get_racct(2)).
+        let usage = parse("cputime=3,datasize=0,memoryuse=12288000,maxproc=2,nthr=7,pcpu=1");
+        assert_eq!(usage, Usage { cpu: Duration::from_secs(3), memory: 12_288_000, pids: 7 });
+        assert_eq!(parse(""), Usage::default());
+    }
+}

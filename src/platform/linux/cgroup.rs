@@ -1,0 +1,337 @@
+//! [`Cgroups`]: limits, usage, and the list of what runs. A replica's cgroup is
+//! `<hierarchy>/faas-jails/<realm>/<replica name>`: its name is all that a restarted daemon needs.
+//!
+//! Version 2 is one hierarchy with every controller; version 1 (and the hybrid of both) has one for each, so a replica
+//! is a directory in several of them. See cgroups(7) and the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::fault::{Context, Fault, Kind, Result};
+use crate::function::{Realm, ReplicaName};
+use crate::sandbox::{Limits, Usage};
+
+use super::hierarchy::{self, Hierarchy, Version};
+
+const BASE: &str = "faas-jails";
+/// How long a killed replica's processes may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The cgroups of one realm.
+#[derive(Debug)]
+pub struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+    realm: Realm,
+}
+
+/// A replica's cgroup, made and limited, that a process can be put into.
+#[derive(Debug)]
+pub(super) struct Group {
+    directory: Option<OwnedFd>,
+    tasks: Vec<OwnedFd>,
+}
+
+impl Group {
+    /// For clone3's CLONE_INTO_CGROUP (version 2).
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.directory.as_ref().map(std::os::fd::AsFd::as_fd)
+    }
+
+    /// `tasks` files, for a process that moves itself (version 1). Unlike a move by somebody else this takes no lock
+    /// on all of the machine's forks (kernel/cgroup: cgroup_procs_write_start), which can take a dozen milliseconds.
+    pub fn tasks(&self) -> &[OwnedFd] {
+        &self.tasks
+    }
+}
+
+impl Cgroups {
+    /// Finds what this host has mounted.
+    pub fn detect(realm: Realm) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "cannot read /proc/self/mountinfo")?;
+        Self::with(hierarchy::choose(&mounts), realm)
+    }
+
+    /// Uses these hierarchies.
+    pub(super) fn with(hierarchies: Vec<Hierarchy>, realm: Realm) -> Result<Self> {
+        if hierarchies.is_empty() {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                "no cgroup hierarchy is mounted, and replicas are found by their cgroups; mount one with: mount -t cgroup2 none /sys/fs/cgroup",
+            ));
+        }
+        Ok(Self { hierarchies, realm })
+    }
+
+    /// Whether a cgroup namespace with cgroup2 mounted shows a replica its own limits.
+    pub(super) fn is_unified(&self) -> bool {
+        self.hierarchies.iter().all(|hierarchy| hierarchy.version == Version::Two)
+    }
+
+    /// One line for people: version and controllers.
+    pub fn describe(&self) -> String {
+        let one = |h: &Hierarchy| {
+            let version = if h.version == Version::Two { "v2" } else { "v1" };
+            let controllers: Vec<&str> = h.controllers.iter().map(String::as_str).collect();
+            format!("{version} {} ({})", h.mount.display(), controllers.join(" "))
+        };
+        self.hierarchies.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn realm_dir(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(BASE).join(self.realm.as_str())
+    }
+
+    fn dirs(&self, replica: &ReplicaName) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
+        let name = replica.to_string();
+        self.hierarchies.iter().map(move |h| (h, self.realm_dir(h).join(&name)))
+    }
+
+    /// The replica's directory in the hierarchy that has this controller.
+    fn with_controller(&self, replica: &ReplicaName, controller: &str) -> Option<(Version, PathBuf)> {
+        self.dirs(replica).find(|(h, _)| h.controllers.contains(controller)).map(|(h, dir)| (h.version, dir))
+    }
+
+    /// Makes a replica's cgroup with its limits. On failure nothing of it remains.
+    pub(super) fn create(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
+        let made = self.check(replica, limits).and_then(|()| self.make(replica, limits));
+        made.map_err(|fault| {
+            let undone = if fault.kind() == Kind::Busy { Ok(()) } else { self.remove_dirs(replica) };
+            fault.and_cleanup(undone)
+        })
+    }
+
+    fn check(&self, replica: &ReplicaName, limits: &Limits) -> Result<()> {
+        for (controller, limit) in [("memory", limits.memory), ("cpu", limits.cpu_millis), ("pids", limits.pids)] {
+            if limit.is_some() && self.with_controller(replica, controller).is_none() {
+                return Err(Fault::new(
+                    Kind::Unsupported,
+                    format!(
+                        "{replica} has a {controller} limit, and this host's cgroups have no {controller} controller ({}); remove the limit or boot with the controller enabled",
+                        self.describe()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
+        let mut group = Group { directory: None, tasks: Vec::new() };
+        for (hierarchy, dir) in self.dirs(replica) {
+            if let Err(error) = fs::create_dir(&dir) {
+                match error.kind() {
+                    io::ErrorKind::NotFound => self.make_parents(hierarchy)?,
+                    _ => return Err(error).context(|| format!("cannot make cgroup {}", dir.display())),
+                }
+                fs::create_dir(&dir).context(|| format!("cannot make cgroup {}", dir.display()))?;
+            }
+            for setting in hierarchy.settings(limits) {
+                let file = dir.join(setting.file);
+                if setting.optional && !file.exists() {
+                    continue;
+                }
+                fs::write(&file, &setting.value)
+                    .context(|| format!("cannot write {} to {}", setting.value, file.display()))?;
+            }
+            match hierarchy.version {
+                Version::Two => group.directory = Some(open(&dir)?),
+                Version::One => group.tasks.push(open_for_writing(&dir.join("tasks"))?),
+            }
+        }
+        Ok(group)
+    }
+
+    fn make_parents(&self, hierarchy: &Hierarchy) -> Result<()> {
+        let realm = self.realm_dir(hierarchy);
+        fs::create_dir_all(&realm).context(|| {
+            format!("cannot make cgroup {}; faas-jails must be root with a writable cgroup tree", realm.display())
+        })?;
+        if hierarchy.version == Version::Two {
+            for dir in [&hierarchy.mount, &hierarchy.mount.join(BASE), &realm] {
+                enable(dir, &hierarchy.controllers)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replicas that have a cgroup in any hierarchy.
+    pub(super) fn replicas(&self) -> Result<BTreeSet<ReplicaName>> {
+        let mut found = BTreeSet::new();
+        for hierarchy in &self.hierarchies {
+            let dir = self.realm_dir(hierarchy);
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.context(|| format!("cannot list {}", dir.display()))?,
+            };
+            for entry in entries {
+                let entry = entry.context(|| format!("cannot list {}", dir.display()))?;
+                let replica = entry.file_name().to_string_lossy().parse::<ReplicaName>();
+                found.extend(replica.ok().filter(|replica| *replica.realm() == self.realm));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The replica's processes, as this process's pid namespace numbers them.
+    pub(super) fn processes(&self, replica: &ReplicaName) -> Vec<i32> {
+        let read = |(_, dir): (&Hierarchy, PathBuf)| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        let all: BTreeSet<i32> = self
+            .dirs(replica)
+            .map(read)
+            .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        // A process outside our pid namespace is shown as 0.
+        all.into_iter().filter(|&pid| pid > 0).collect()
+    }
+
+    /// The replica's first process: number 1 in a pid namespace of its own.
+    pub(super) fn init(&self, replica: &ReplicaName) -> Option<i32> {
+        self.processes(replica).into_iter().find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let zombie = status.lines().any(|line| line.starts_with("State:\tZ"));
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            !zombie && numbers.split_whitespace().count() > 1 && numbers.split_whitespace().last() == Some("1")
+        })
+    }
+
+    /// Kills everything in the replica's cgroup and takes the cgroup away. Already gone is success.
+    pub(super) fn remove(&self, replica: &ReplicaName) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let processes = self.processes(replica);
+            for pid in &processes {
+                if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            if processes.is_empty() {
+                match self.remove_dirs(replica) {
+                    Err(fault) if fault.kind() == Kind::Busy && Instant::now() < deadline => {}
+                    result => return result,
+                }
+            } else if Instant::now() >= deadline {
+                return Err(Fault::new(
+                    Kind::Busy,
+                    format!(
+                        "{replica} still has processes {processes:?} after {} seconds of killing; one that the kernel holds in state D ends when its input or output does",
+                        PATIENCE.as_secs()
+                    ),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn remove_dirs(&self, replica: &ReplicaName) -> Result<()> {
+        let mut result = Ok(());
+        for (_, dir) in self.dirs(replica) {
+            let removed = remove_group(&dir).context(|| format!("cannot remove cgroup {}", dir.display()));
+            result = match (result, removed) {
+                (Ok(()), removed) => removed,
+                (Err(fault), removed) => Err(Fault::and_cleanup(fault, removed)),
+            };
+        }
+        result
+    }
+
+    /// Takes away what all replicas share, if none is left.
+    pub(super) fn teardown(&self) -> Result<()> {
+        for hierarchy in &self.hierarchies {
+            for dir in [self.realm_dir(hierarchy), hierarchy.mount.join(BASE)] {
+                match fs::remove_dir(&dir) {
+                    // Other replicas, or other realms.
+                    Err(error)
+                        if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY | libc::ENOENT)) => {}
+                    result => result.context(|| format!("cannot remove cgroup {}", dir.display()))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the replica uses now.
+    pub(super) fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
+        let mut usage = Usage::default();
+        let accounting = self.with_controller(replica, "cpuacct").or_else(|| {
+            // cpu.stat is in every version 2 cgroup, with or without the cpu controller.
+            self.dirs(replica).find(|(h, _)| h.version == Version::Two).map(|(h, dir)| (h.version, dir))
+        });
+        if let Some((version, dir)) = accounting {
+            usage.cpu = match version {
+                Version::One => Duration::from_nanos(number(&dir.join("cpuacct.usage"))?),
+                Version::Two => Duration::from_micros(field(&dir.join("cpu.stat"), "usage_usec")?),
+            };
+        }
+        if let Some((version, dir)) = self.with_controller(replica, "memory") {
+            // Page cache that nobody uses can go at once; it is not what a replica needs.
+            let (current, idle) = match version {
+                Version::One => ("memory.usage_in_bytes", "total_inactive_file"),
+                Version::Two => ("memory.current", "inactive_file"),
+            };
+            usage.memory = number(&dir.join(current))?.saturating_sub(field(&dir.join("memory.stat"), idle)?);
+        }
+        usage.pids = match self.with_controller(replica, "pids") {
+            Some((_, dir)) => number(&dir.join("pids.current"))?,
+            None => self.processes(replica).len() as u64,
+        };
+        Ok(usage)
+    }
+
+    /// Whether the kernel has killed a process of it for lack of memory.
+    pub(super) fn ran_out_of_memory(&self, replica: &ReplicaName) -> bool {
+        self.with_controller(replica, "memory").is_some_and(|(version, dir)| {
+            let file = match version {
+                Version::One => "memory.oom_control",
+                Version::Two => "memory.events",
+            };
+            field(&dir.join(file), "oom_kill").unwrap_or(0) > 0
+        })
+    }
+}
+
+/// rmdir(2), which is all that a cgroup takes: its files go with it. A replica cannot have made cgroups below.
+fn remove_group(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn enable(dir: &Path, controllers: &BTreeSet<String>) -> Result<()> {
+    let file = dir.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
+    for controller in controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == c.as_str())) {
+        fs::write(&file, format!("+{controller}")).context(|| {
+            format!(
+                "cannot enable controller {controller} in {}; a cgroup with processes in it, other than the root, cannot pass controllers on: move them to a cgroup below it",
+                file.display()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn open(dir: &Path) -> Result<OwnedFd> {
+    File::open(dir).map(OwnedFd::from).context(|| format!("cannot open cgroup {}", dir.display()))
+}
+
+fn open_for_writing(file: &Path) -> Result<OwnedFd> {
+    let opened = fs::OpenOptions::new().write(true).open(file);
+    opened.map(OwnedFd::from).context(|| format!("cannot open {}", file.display()))
+}
+
+fn number(file: &Path) -> Result<u64> {
+    let text = fs::read_to_string(file).context(|| format!("cannot read {}", file.display()))?;
+    text.trim().parse().map_err(|_| Fault::new(Kind::System, format!("{} holds no number", file.display())))
+}
+
+/// The number behind `name` in a file of `name number` lines.
+fn field(file: &Path, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(file).context(|| format!("cannot read {}", file.display()))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+    value.ok_or_else(|| Fault::new(Kind::System, format!("{} has no {name}", file.display())))
+}

@@ -1,0 +1,145 @@
+//! Address translation and forwarding rules of one bridge: an nftables table of its own, or iptables rules where
+//! there is no nft(8). Commands run at set-up and teardown only, never when a replica starts.
+
+use std::ffi::OsStr;
+use std::io::{ErrorKind, Write};
+use std::process::{Command, Output, Stdio};
+
+use ipnetwork::IpNetwork;
+
+use crate::fault::{Context, Fault, Kind, Result};
+use crate::function::Realm;
+
+/// The rules for one bridge.
+pub(super) struct Rules<'a> {
+    pub realm: &'a Realm,
+    pub bridge: &'a str,
+    pub subnet: IpNetwork,
+}
+
+impl Rules<'_> {
+    /// Puts the rules in place of any that an earlier run left.
+    pub fn add(&self) -> Result<()> {
+        if let Some(done) = nft(&self.table()) {
+            return done;
+        }
+        for rule in self.iptables() {
+            if self.run_iptables("-C", &rule)?.is_err() {
+                self.run_iptables("-A", &rule)?.context(|| format!("cannot add rules for bridge {}", self.bridge))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the rules away. Already gone is success.
+    pub fn remove(&self) -> Result<()> {
+        let name = self.name();
+        // Adding first makes deleting one that is not there a success.
+        if let Some(done) = nft(&format!("add table inet {name}\ndelete table inet {name}\n")) {
+            return done;
+        }
+        for rule in self.iptables() {
+            while self.run_iptables("-C", &rule)?.is_ok() {
+                self.run_iptables("-D", &rule)?
+                    .context(|| format!("cannot remove rules for bridge {}", self.bridge))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("faas_jails_{}", self.realm)
+    }
+
+    fn table(&self) -> String {
+        let (name, bridge, subnet) = (self.name(), self.bridge, self.subnet);
+        let family = if subnet.is_ipv4() { "ip" } else { "ip6" };
+        format!(
+            "add table inet {name}
+delete table inet {name}
+table inet {name} {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname != \"{bridge}\" {family} saddr {subnet} masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname \"{bridge}\" oifname \"{bridge}\" drop
+    iifname \"{bridge}\" {family} saddr != {subnet} drop
+    oifname \"{bridge}\" ct state established,related accept
+    oifname \"{bridge}\" drop
+  }}
+}}
+"
+        )
+    }
+
+    fn iptables(&self) -> Vec<Vec<String>> {
+        let (bridge, subnet) = (self.bridge, self.subnet);
+        [
+            format!("nat POSTROUTING -s {subnet} ! -o {bridge} -j MASQUERADE"),
+            format!("filter FORWARD -i {bridge} -o {bridge} -j DROP"),
+            format!("filter FORWARD -i {bridge} ! -s {subnet} -j DROP"),
+            format!("filter FORWARD -i {bridge} -j ACCEPT"),
+            format!("filter FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+            format!("filter FORWARD -o {bridge} -j DROP"),
+        ]
+        .iter()
+        .map(|line| line.split(' ').map(str::to_owned).collect())
+        .collect()
+    }
+
+    /// The outer result says whether there is an iptables at all, the inner one what it answered.
+    fn run_iptables(&self, verb: &str, rule: &[String]) -> Result<Result<()>> {
+        let program = if self.subnet.is_ipv4() { "iptables" } else { "ip6tables" };
+        let comment = self.name();
+        let (table, rest) = rule.split_first().ok_or_else(|| Fault::invalid("an empty rule"))?;
+        let (chain, rest) = rest.split_first().ok_or_else(|| Fault::invalid("an empty rule"))?;
+        let fixed = ["-w", "-t", table, verb, chain, "-m", "comment", "--comment", &comment];
+        let arguments = fixed.into_iter().chain(rest.iter().map(String::as_str));
+        match run(program, arguments, "") {
+            None => Err(Fault::new(
+                Kind::Unsupported,
+                format!(
+                    "network address translation for bridge {} needs nft or {program}; install the package nftables, or turn it off in the configuration",
+                    self.bridge
+                ),
+            )),
+            Some(result) => Ok(result),
+        }
+    }
+}
+
+/// `None`: there is no nft here.
+fn nft(script: &str) -> Option<Result<()>> {
+    run("nft", ["-f", "-"], script)
+}
+
+/// Runs a program on `input`. `None`: there is no such program.
+fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>, input: &str) -> Option<Result<()>> {
+    let spawned = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => return Some(Err(error).context(|| format!("cannot run {program}"))),
+        Ok(child) => child,
+    };
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let result = match child.wait_with_output() {
+        Err(error) => Err(error).context(|| format!("cannot run {program}")),
+        Ok(output) => said(program, &output).and_then(|()| written.context(|| format!("cannot write to {program}"))),
+    };
+    Some(result)
+}
+
+fn said(program: &str, output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(Fault::new(Kind::System, format!("{program} failed ({}): {}", output.status, words.trim())))
+}

@@ -94,7 +94,7 @@ fn open(config: &Config) -> Result<(Platform, Arc<Store>)> {
 /// Takes the root directory for one daemon; the lock goes with the process.
 fn lock(config: &Config) -> Result<std::fs::File> {
     use crate::fault::Context;
-    let path = config.root.join("lock");
+    let path = config.root.join("daemon.lock");
     std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
     let file = std::fs::File::create(&path).context(|| format!("cannot open {}", path.display()))?;
     file.try_lock().map_err(|_| {

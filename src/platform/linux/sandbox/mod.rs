@@ -66,7 +66,7 @@ impl NamespaceSandbox {
 
     fn spawn(&self, plan: &Plan) -> Result<()> {
         let group = self.cgroups.create(&plan.replica, &plan.limits)?;
-        let secrets = plan.secrets.as_deref().map(detached).transpose();
+        let secrets = prepare(plan).and_then(|()| plan.secrets.as_deref().map(detached).transpose());
         let spawned = secrets.and_then(|secrets| {
             let tools = Tools {
                 tasks: group.tasks(),
@@ -162,20 +162,17 @@ fn prepare(plan: &Plan) -> Result<()> {
     if let Root::Overlay { upper: Some((_, work)), .. } = &plan.root {
         // A root that was in use before. The mark says that a crash of the host may have lost writes in it;
         // then no replica survived either, and roots of dead replicas are not started again.
-        for mark in ["work/incompat/volatile", "work/incompat"] {
-            match std::fs::remove_dir(work.join(mark)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("cannot reuse {}", work.display()));
-                }
-                _ => {}
+        match std::fs::remove_dir_all(work.join("work/incompat")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(|| format!("cannot reuse {}", work.display()));
             }
+            _ => {}
         }
     }
     if plan.user.uid != 0 {
         // A program that opens /dev/stdout opens this file anew, as itself.
-        let output = plan.output.as_fd();
         let owner = rustix::fs::Uid::from_raw(plan.user.uid);
-        rustix::fs::fchown(output, Some(owner), None).context(|| "cannot hand over its output file")?;
+        rustix::fs::fchown(&plan.output, Some(owner), None).context(|| "cannot hand over its output file")?;
     }
     Ok(())
 }

@@ -309,7 +309,9 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     steps.push(Step::Enter(os_path(&plan.workdir)?));
     steps.push(Step::Stdio(plan.output.as_raw_fd()));
     if let Some(files) = plan.limits.open_files {
-        steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: files });
+        // Only CAP_SYS_RESOURCE of the host's own user namespace raises a hard limit: a container may lack it.
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: files.min(most) });
     }
     steps.push(Step::Limit { resource: libc::RLIMIT_CORE as libc::c_int, value: NO_CORE });
     steps.push(Step::Session);

@@ -12,7 +12,7 @@
 //! | [`monitor`] | exits | kqueue(2) |
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
-//! | [`probe`] | what this kernel offers | sysctl(3), kldstat(2) |
+//! | [`probe()`], [`check`] | what this kernel offers | sysctl(3), modfind(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
 //! outlives the daemon, so its jail must not hang on a descriptor; names are never reused, so a jail id
@@ -23,7 +23,7 @@ pub mod jail;
 pub mod monitor;
 pub mod mount;
 pub mod network;
-pub mod probe;
+mod probe;
 pub mod process;
 pub mod rctl;
 pub mod sandbox;
@@ -31,6 +31,8 @@ pub mod spawn;
 mod sys;
 pub mod sysctl;
 pub mod tree;
+
+pub use probe::{check, probe};
 
 use std::io;
 use std::os::fd::RawFd;

@@ -12,19 +12,19 @@
 //! | [`monitor`] | exits | kqueue(2) |
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
-//! | [`features`] | what this kernel offers | sysctl(3), kldstat(2) |
+//! | [`probe()`], [`check`] | what this kernel offers | sysctl(3), modfind(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
 //! outlives the daemon, so its jail must not hang on a descriptor; names are never reused, so a jail id
 //! cannot be mistaken), and any work in a jail's tree after its first program has started.
 
 pub mod devfs;
-pub mod features;
 pub mod jail;
 pub mod monitor;
 pub mod mount;
 pub mod network;
 mod open;
+mod probe;
 pub mod process;
 pub mod rctl;
 pub mod sandbox;
@@ -33,10 +33,11 @@ mod sys;
 pub mod sysctl;
 pub mod tree;
 
+pub use open::{image_target, open};
+pub use probe::{check, probe};
+
 use std::io;
 use std::os::fd::RawFd;
-
-pub use open::{image_target, open, probe};
 
 /// Gives the bytes `[offset, offset + length)` of a file back to the file system; the file keeps its length
 /// (fspacectl(2), FreeBSD 14).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::network::{self, Mode};
 use super::sandbox::{self, JailSandbox, Uncounted};
-use super::{features, sysctl};
+use super::sysctl;
 use crate::config::{Config, NetworkMode, StorageKind};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::Target;
@@ -14,6 +14,7 @@ use crate::platform::zfs::{Choice, MountCommand, Mounting, Parent, Settings, Zfs
 /// Opens what the configuration names, or says what is missing.
 pub fn open(config: &Config) -> Result<Platform> {
     std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
+    super::check(&config.root)?;
     let unsupported = |sentence: &str| Err(Fault::new(Kind::Unsupported, sentence));
     if config.storage != StorageKind::Zfs {
         return unsupported("overlay storage is Linux's; on FreeBSD it is zfs");
@@ -50,14 +51,4 @@ pub fn open(config: &Config) -> Result<Platform> {
 pub fn image_target() -> Target {
     let release = sysctl::integer("kern.osreldate").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     Target::freebsd(std::env::consts::ARCH, release)
-}
-
-/// Facts about this host, for people.
-pub fn probe(_: &Config) -> Vec<(String, String)> {
-    let shown = features::look().into_iter().map(|feature| {
-        let text = feature.to_string();
-        let value = text.split_once(": ").map_or("", |(_, value)| value);
-        (feature.name.to_owned(), value.to_owned())
-    });
-    shown.collect()
 }

@@ -11,9 +11,8 @@ mod probe;
 pub mod sandbox;
 mod trash;
 
-pub use open::{image_target, open, probe};
-pub use probe::check;
-use probe::probe as facts;
+pub use open::{image_target, open};
+pub use probe::{check, probe};
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,6 +1,5 @@
 //! The platform that a configuration asks for.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::network::BridgeNetwork;
@@ -44,12 +43,4 @@ fn storage(config: &Config) -> Result<Arc<dyn Storage>> {
 /// What images this host runs.
 pub fn image_target() -> Target {
     Target::linux(std::env::consts::ARCH)
-}
-
-/// Facts about this host and what the configuration takes of it, for people.
-pub fn probe(config: &Config) -> Vec<(String, String)> {
-    let mut facts = super::facts();
-    let ready = super::check(Path::new(&config.root)).map_or_else(|fault| fault.to_string(), |()| "yes".into());
-    facts.push(("ready".into(), ready));
-    facts
 }

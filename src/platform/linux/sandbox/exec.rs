@@ -70,13 +70,13 @@ impl Program {
     /// To be called as root: a program that its user may execute need not be readable.
     pub fn examine(&self) -> Result<(), Errno> {
         for candidate in &self.candidates {
-            let mut path = [0u8; HEAD + 1];
+            let mut path;
             let mut next: *const libc::c_char = candidate.as_ptr();
             for _ in 0..INTERPRETERS {
                 let mut head = [0u8; HEAD];
                 let Some(length) = read_head(next, &mut head)? else { break };
                 let Some(interpreter) = interpreter(head.get(..length).unwrap_or_default()) else { break };
-                path = [0; HEAD + 1];
+                path = [0u8; HEAD + 1];
                 path.iter_mut().zip(interpreter).for_each(|(to, from)| *to = *from);
                 next = path.as_ptr().cast();
             }

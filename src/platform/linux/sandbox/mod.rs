@@ -17,6 +17,8 @@ mod seccomp;
 mod sequence;
 mod spawn;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,11 +59,6 @@ impl NamespaceSandbox {
     fn with(cgroups: Cgroups) -> Result<Self> {
         let cgroups = Arc::new(cgroups);
         Ok(Self { monitor: Monitor::start(Arc::clone(&cgroups))?, cgroups, filters: seccomp::filters()? })
-    }
-
-    /// Takes away the cgroups that all replicas of the realm share, if no replica is left.
-    pub fn teardown(&self) -> Result<()> {
-        self.cgroups.teardown()
     }
 
     fn spawn(&self, plan: &Plan) -> Result<()> {

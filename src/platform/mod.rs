@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 pub mod freebsd;
 #[cfg(target_os = "linux")]
 pub mod linux;
-pub mod zfs;
 pub mod xattr;
+pub mod zfs;
 
 #[cfg(target_os = "freebsd")]
 use freebsd as os;

@@ -12,6 +12,7 @@
 //! | [`monitor`] | exits | kqueue(2) |
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
+//! | [`zfs`] | mounting for [`super::zfs`] | nmount(2) |
 //! | [`probe`] | what this kernel offers | sysctl(3), kldstat(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
@@ -31,6 +32,7 @@ pub mod spawn;
 mod sys;
 pub mod sysctl;
 pub mod tree;
+pub mod zfs;
 
 use std::io;
 use std::os::fd::RawFd;

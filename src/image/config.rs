@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn chain_ids_are_those_of_the_specification() {
-        let ids: Vec<Digest> = ["a", "b", "c"].iter().map(|x| Digest::of(x)).collect();
+        let ids: Vec<Digest> = ["a", "b", "c"].iter().map(Digest::of).collect();
         let config = ImageConfig { diff_ids: ids.clone(), ..ImageConfig::parse(b"{}").unwrap() };
         let layers = config.layers();
         assert_eq!(layers[0].chain_id, ids[0]);

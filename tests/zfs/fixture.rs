@@ -17,7 +17,6 @@ pub enum Style {
     #[cfg_attr(not(target_os = "freebsd"), expect(dead_code, reason = "mounting by name is FreeBSD's"))]
     Legacy,
     /// Names, libzfs_core.
-    #[cfg_attr(not(target_os = "freebsd"), expect(dead_code, reason = "mounting by name is FreeBSD's"))]
     Core,
 }
 

@@ -36,15 +36,18 @@ pub struct Applier {
     skipped: u64,
 }
 
-/// The paths that this layer has made, as keyed hashes: what a whiteout must leave alone.
+/// The paths that this layer has made, and the directories above them, as keyed hashes: what a whiteout must
+/// leave alone.
 struct Made {
     hasher: RandomState,
     paths: HashSet<u64>,
 }
 
 impl Made {
-    fn insert(&mut self, path: &[u8]) {
-        self.paths.insert(self.hasher.hash_one(path));
+    fn insert(&mut self, mut path: &[u8]) {
+        while !path.is_empty() && self.paths.insert(self.hasher.hash_one(path)) {
+            path = path.iter().rposition(|b| *b == b'/').map_or(b"", |slash| &path[..slash]);
+        }
     }
 
     fn contains(&self, path: &[u8]) -> bool {
@@ -87,7 +90,6 @@ impl Applier {
         }
         self.make(entry, data)?;
         self.files += 1;
-        self.keep_made();
         // Only a tree that holds lower layers' files needs to tell them from this one's.
         if self.style == Whiteouts::Apply {
             self.made.insert(entry.path.as_bytes());
@@ -215,17 +217,10 @@ impl Applier {
             (Whiteout::Opaque(dir), Whiteouts::Overlay) => {
                 let fd = self.parent(&dir)?;
                 xattr::set_overlay_opaque(fd).context(|| "cannot mark a directory as opaque")?;
-                self.keep_made();
                 Ok(())
             }
             (Whiteout::File(dir, file), Whiteouts::Apply) => self.remove_whited_out(&dir, &file),
             (Whiteout::File(dir, file), Whiteouts::Overlay) => self.mark_whited_out(&dir, &file),
-        }
-    }
-
-    fn keep_made(&mut self) {
-        for made in self.tree.take_made() {
-            self.made.insert(&made);
         }
     }
 
@@ -243,42 +238,29 @@ impl Applier {
             }
             Some(_) => {}
         }
-        self.keep_made();
         Ok(())
     }
 
     fn remove_whited_out(&mut self, dir: &[u8], file: &[u8]) -> Result<()> {
         let path = Inside::joined(dir, file);
+        let Some(parent) = self.tree.directory(dir, Missing::Report)? else { return Ok(()) };
         if self.made.contains(path.as_bytes()) {
             // This layer's own file stays; of a directory that both have, the lower one's contents go.
-            return self.remove_lower(path.as_bytes());
+            let stat = tree::look(parent, file).map_err(Fault::from)?;
+            let is_directory = stat.is_some_and(|stat| tree::kind(&stat) == FileType::Directory);
+            return if is_directory { self.remove_lower(path.as_bytes()) } else { Ok(()) };
         }
+        let parent = parent.try_clone_to_owned().map_err(Fault::from)?;
         self.tree.forget(path.as_bytes());
-        let Some(parent) = self.tree.directory(dir, Missing::Report)? else { return Ok(()) };
-        tree::remove(parent, file).context(|| "cannot remove what is whited out")
+        tree::remove(parent.as_fd(), file).context(|| "cannot remove what is whited out")
     }
 
     /// Removes everything in directory `dir` that this layer has not made.
     fn remove_lower(&mut self, dir: &[u8]) -> Result<()> {
-        let at = Inside::joined(b"", dir);
-        let (parent, last) = at.split();
-        let is_directory = at.is_root() || {
-            let Some(parent) = self.tree.directory(parent, Missing::Report)? else { return Ok(()) };
-            tree::look(parent, last).map_err(Fault::from)?.is_some_and(|s| tree::kind(&s) == FileType::Directory)
-        };
-        if !is_directory {
-            return Ok(());
-        }
         let Some(fd) = self.tree.directory(dir, Missing::Report)? else { return Ok(()) };
         let fd = fd.try_clone_to_owned().map_err(Fault::from)?;
         for child in tree::children(fd.as_fd()).map_err(Fault::from)? {
-            let path = Inside::joined(dir, &child);
-            if self.made.contains(path.as_bytes()) {
-                self.remove_lower(path.as_bytes())?;
-            } else {
-                self.tree.forget(path.as_bytes());
-                tree::remove(fd.as_fd(), &child).context(|| format!("cannot remove {path}"))?;
-            }
+            self.remove_whited_out(dir, &child)?;
         }
         Ok(())
     }

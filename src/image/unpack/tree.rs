@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, mkdirat, opena
 use rustix::io::Errno;
 
 use crate::fault::{Context, Fault, Result};
+use crate::platform::xattr;
 
 use super::path::show;
 
@@ -31,8 +32,6 @@ pub enum Missing {
 pub struct Tree {
     root: OwnedFd,
     open: Vec<(Vec<u8>, OwnedFd)>,
-    /// Directories that were made because an entry lies in them, for whoever keeps count.
-    made: Vec<Vec<u8>>,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -66,7 +65,7 @@ impl Tree {
     pub fn open(root: &Path) -> Result<Self> {
         let fd = openat(CWD, root, DIRECTORY, Mode::empty()).map_err(io::Error::from);
         let root = fd.context(|| format!("cannot open {}", root.display()))?;
-        Ok(Self { root, open: Vec::new(), made: Vec::new() })
+        Ok(Self { root, open: Vec::new() })
     }
 
     /// The root itself.
@@ -106,33 +105,28 @@ impl Tree {
         let what = || format!("cannot enter \"/{}\" of the image", show(whole));
         match open_directory(parent, last) {
             Ok(fd) => Ok(Some(fd)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if missing == Missing::Report {
-                    return Ok(None);
-                }
-                mkdirat(parent, name(last), Mode::from_raw_mode(0o700)).map_err(io::Error::from).context(what)?;
-                let fd = open_directory(parent, last).context(what)?;
-                let mode = implied_mode(whole);
-                rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(io::Error::from).context(what)?;
-                self.made.push(whole.to_vec());
-                Ok(Some(fd))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
+                Missing::Report => Ok(None),
+                Missing::Make => make_implied(parent, whole, last).context(what).map(Some),
+            },
             Err(error) => match look(parent, last).context(what)?.map(|stat| kind(&stat)) {
                 Some(FileType::Symlink) => Err(Fault::invalid(format!(
                     "\"/{}\" is a symbolic link; an entry that lies behind it is refused",
                     show(whole)
                 ))),
+                // Only ever made for a whiteout (overlayfs): this layer replaces a file by a directory.
+                Some(FileType::CharacterDevice) if missing == Missing::Make => {
+                    remove(parent, last).context(what)?;
+                    let fd = make_implied(parent, whole, last).context(what)?;
+                    xattr::set_overlay_opaque(fd.as_fd()).context(what)?;
+                    Ok(Some(fd))
+                }
                 Some(FileType::Directory) | None => Err(Fault::from(error).within(what())),
                 Some(_) => {
                     Err(Fault::invalid(format!("\"/{}\" is no directory, yet an entry lies in it", show(whole))))
                 }
             },
         }
-    }
-
-    /// Paths of directories made on the way since the last call.
-    pub fn take_made(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.made)
     }
 
     /// Closes `path` and what lies below it, because it is about to be removed.
@@ -145,6 +139,14 @@ impl Tree {
     }
 }
 
+/// Makes a directory that a layer implies but does not list, and opens it.
+fn make_implied(parent: BorrowedFd<'_>, whole: &[u8], last: &[u8]) -> io::Result<OwnedFd> {
+    mkdirat(parent, name(last), Mode::from_raw_mode(0o700))?;
+    let fd = open_directory(parent, last)?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(implied_mode(whole)))?;
+    Ok(fd)
+}
+
 /// The mode of a directory that a layer implies but does not list; two have one of their own everywhere.
 fn implied_mode(path: &[u8]) -> u32 {
     match path {
@@ -155,8 +157,6 @@ fn implied_mode(path: &[u8]) -> u32 {
 }
 
 /// Removes `file` in `dir` and everything below it, following no link. Nothing there is success.
-/// `keep` says of a path below (relative to `dir`'s child, components joined by `/`) whether it stays;
-/// a directory with something that stays, stays.
 pub fn remove(dir: BorrowedFd<'_>, file: &[u8]) -> io::Result<()> {
     match unlinkat(dir, name(file), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),

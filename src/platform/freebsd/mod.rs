@@ -13,7 +13,7 @@
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
 //! | [`zfs`] | mounting for [`super::zfs`] | nmount(2) |
-//! | [`probe`] | what this kernel offers | sysctl(3), kldstat(2) |
+//! | [`probe()`], [`check`] | what this kernel offers | sysctl(3), modfind(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
 //! outlives the daemon, so its jail must not hang on a descriptor; names are never reused, so a jail id
@@ -24,7 +24,8 @@ pub mod jail;
 pub mod monitor;
 pub mod mount;
 pub mod network;
-pub mod probe;
+mod open;
+mod probe;
 pub mod process;
 pub mod rctl;
 pub mod sandbox;
@@ -33,6 +34,9 @@ mod sys;
 pub mod sysctl;
 pub mod tree;
 pub mod zfs;
+
+pub use open::{image_target, open};
+pub use probe::{check, probe};
 
 use std::io;
 use std::os::fd::RawFd;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use super::jail::policy::{self, Known};
 use super::jail::{self, Jail, Jid, View};
 use super::monitor::Monitor;
-use super::network::{inside, ioctl};
+use super::network::control::Control;
+use super::network::inside;
 use super::spawn::Program;
 use super::{devfs, mount, process, rctl};
 use crate::fault::{Context, Fault, Kind, Result};
@@ -200,12 +201,17 @@ impl Sandbox for JailSandbox {
         };
         if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
     }
+
+    /// A jail's rules and mounts are its own; nothing is shared.
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Gives the jail its end of the link, and says what is to be done with it inside.
 fn connect(plan: &Plan, jid: Jid) -> Result<Vec<inside::Step>> {
     let Attachment::Vnet { interface, address, gateway } = &plan.network else { return Ok(Vec::new()) };
-    let control = ioctl::Control::open().context(|| "cannot open a socket")?;
+    let control = Control::open().context(|| "cannot open a socket")?;
     control.give(interface, jid).context(|| format!("cannot move {interface} into jail {}", plan.replica))?;
     inside::steps(interface, *address, *gateway)
 }

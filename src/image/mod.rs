@@ -3,11 +3,45 @@
 //! ```text
 //! Reference -> registry | archive -> manifest, config, layer blobs -> layers (verify + unpack) -> Storage
 //! ```
+//!
+//! | module | room |
+//! |---|---|
+//! | `reference` | names and digests |
+//! | `manifest`, `config`, `user`, [`target`] | documents to plain data: which platform, which layers, how to run |
+//! | [`unpack`] | one layer: a hostile stream of bytes into files beneath one directory |
+//! | `archive` | docker-save tars, OCI archives and OCI layouts, from a file, a directory or a stream |
+//! | [`registry`] | the distribution protocol: tokens, redirects, resumed blobs, mirrors |
+//! | `install` | an image's layers into storage, several at once |
+//! | [`store`] | which images are here: load, pull, ensure, list, remove, prune |
+//!
+//! Invariants: a layer's blob is never kept (its bytes are hashed, decompressed and unpacked in one pass); an
+//! image is recorded only after all its layers are in storage; a digest is checked before it is believed.
+//!
+//! Deliberately absent: pushing, building, signatures, credential helpers (they would run foreign programs),
+//! layers from foreign URLs.
 
 use serde::{Deserialize, Serialize};
 
+mod archive;
+mod config;
+mod install;
+mod manifest;
+mod progress;
 mod reference;
+pub mod registry;
+pub mod settings;
+pub mod store;
+pub mod target;
+pub mod unpack;
+mod user;
+
+pub use archive::Source;
+pub use progress::{Progress, Silent};
 pub use reference::{Digest, Reference};
+pub use registry::Credentials;
+pub use settings::{PullPolicy, Registries, Settings};
+pub use store::Store;
+pub use target::{Platform, Target};
 
 use crate::sandbox::User;
 
@@ -25,8 +59,15 @@ pub struct Layer {
 /// An image that is ready to run: every layer is in storage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// Digest of the manifest it was made from.
+    /// The name it is kept under.
+    pub reference: Reference,
+    /// How it came here.
+    pub origin: Origin,
+    /// Digest of the manifest it was made from; of its config, when it came from a docker-save tar, which has
+    /// no manifest.
     pub manifest: Digest,
+    /// What the name led to: the digest of the manifest, or of the index that lists it.
+    pub resolved: Digest,
     /// Lowest first.
     pub layers: Vec<Layer>,
     /// How to run it.
@@ -37,6 +78,16 @@ pub struct Image {
     pub size: u64,
     /// When it came here.
     pub loaded: jiff::Timestamp,
+}
+
+/// How an image came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Put here by hand from an archive. It is used as it is, whatever the registry has under its name.
+    Loaded,
+    /// From a registry.
+    Pulled,
 }
 
 /// What an image says about running it.

@@ -23,6 +23,7 @@ pub mod jail;
 pub mod monitor;
 pub mod mount;
 pub mod network;
+mod open;
 mod probe;
 pub mod process;
 pub mod rctl;
@@ -32,6 +33,7 @@ mod sys;
 pub mod sysctl;
 pub mod tree;
 
+pub use open::{image_target, open};
 pub use probe::{check, probe};
 
 use std::io;

@@ -88,7 +88,7 @@ impl Program {
             NO_LOADER => {
                 format!("exec {self}: the program is in the image, but the loader or interpreter it asks for is not")
             }
-            libc::ENOENT if self.candidates.len() == 1 => {
+            libc::ENOENT if self.candidates.first() == self.argv.first() => {
                 format!("exec {self}: {error}; the image has no such program")
             }
             libc::ENOENT => format!("exec {self}: {error}; the image has no such program in its PATH"),

@@ -1,0 +1,143 @@
+//! Getting images from registries.
+
+use std::io::Read;
+
+use crate::fault::{Context, Fault, Kind, Result};
+use crate::image::config::{CONFIG_MAX, ImageConfig};
+use crate::image::install::LayerSource;
+use crate::image::manifest::{Blob, Document, Manifest};
+use crate::image::registry::{Credentials, Http, Session, configured_credentials, hosts};
+use crate::image::{Digest, Image, Origin, Progress, PullPolicy, Reference};
+
+use super::{Incoming, Store};
+
+/// Deepest nesting of indexes.
+const NESTING_MAX: usize = 4;
+
+struct FromRegistry<'a> {
+    session: &'a Session,
+    layers: &'a [Blob],
+}
+
+impl LayerSource for FromRegistry<'_> {
+    fn open(&self, at: usize) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.session.blob(&self.layers[at])))
+    }
+}
+
+impl Store {
+    /// The image that a function is to run: from here or from its registry, as `policy` says. An image that
+    /// was loaded by hand is used as it is. If the registry can't be reached, an image that is here will do,
+    /// with a warning.
+    pub fn ensure(
+        &self,
+        reference: &Reference,
+        policy: PullPolicy,
+        credentials: &Credentials,
+        progress: &dyn Progress,
+    ) -> Result<Image> {
+        let local = self.get(reference)?;
+        let Some(image) = local else { return self.pull(reference, credentials, progress) };
+        let settled = image.origin == Origin::Loaded || reference.digest().is_some();
+        if settled || policy == PullPolicy::IfNotPresent {
+            return Ok(image);
+        }
+        match self.refresh(&image, reference, credentials, progress) {
+            Err(fault) if fault.kind() == Kind::System => {
+                progress.warn(&format!(
+                    "image {reference} of {} is used, because its registry can't be asked for a newer one: {fault}",
+                    image.loaded
+                ));
+                Ok(image)
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the registry what the tag means now; fetches what differs.
+    fn refresh(
+        &self,
+        image: &Image,
+        reference: &Reference,
+        credentials: &Credentials,
+        progress: &dyn Progress,
+    ) -> Result<Image> {
+        let configured = configured_credentials(&self.settings.registries)?;
+        let http = Http::new(&self.settings.registries)?;
+        let hosts = hosts(&self.settings.registries, reference);
+        for (at, host) in hosts.iter().enumerate() {
+            let registries = &self.settings.registries;
+            let session = Session::new(&http, registries, host, reference, &[credentials, &configured])?;
+            let Some(tag) = reference.tag() else { break };
+            match session.resolve(tag) {
+                Ok(Some(digest)) if digest == image.resolved => return Ok(image.clone()),
+                Err(fault) if fault.kind() == Kind::System && at + 1 == hosts.len() => return Err(fault),
+                Err(fault) if fault.kind() == Kind::System => {}
+                // It means something else now, or the registry won't say without a whole request.
+                _ => break,
+            }
+        }
+        self.pull(reference, credentials, progress)
+    }
+
+    /// Fetches an image from its registry or a mirror, whatever is here. Layers that are here are not fetched.
+    pub fn pull(&self, reference: &Reference, credentials: &Credentials, progress: &dyn Progress) -> Result<Image> {
+        let _lock = self.files.lock_shared()?;
+        let registries = &self.settings.registries;
+        let configured = configured_credentials(registries)?;
+        if configured.needs_helper(reference) {
+            progress.warn(&format!(
+                "the Docker config names a credential helper for {}; helpers are not run, so put a login under auths",
+                reference.registry()
+            ));
+        }
+        let http = Http::new(registries)?;
+        let hosts = hosts(registries, reference);
+        for (at, host) in hosts.iter().enumerate() {
+            let session = Session::new(&http, registries, host, reference, &[credentials, &configured])?;
+            match self.pull_from(&session, reference, progress) {
+                Err(fault) if at + 1 < hosts.len() => {
+                    progress.warn(&format!("mirror {host} can't serve {reference}: {fault}"));
+                }
+                other => return other.context(|| format!("cannot pull {reference}")),
+            }
+        }
+        Err(Fault::not_found(format!("no registry is known for {reference}")))
+    }
+
+    fn pull_from(&self, session: &Session, reference: &Reference, progress: &dyn Progress) -> Result<Image> {
+        let wanted = reference.digest().map(Digest::as_str).or(reference.tag()).unwrap_or("latest");
+        let (resolved, bytes) = session.manifest(wanted)?;
+        let (digest, manifest) = self.settle(session, resolved.clone(), &bytes, NESTING_MAX)?;
+        let config = session.small_blob(&manifest.config, CONFIG_MAX, "the image's config")?;
+        let config = ImageConfig::parse(&config)?;
+        let blobs = manifest.layers.iter().map(|blob| (Some(blob.digest.clone()), Some(blob.size))).collect();
+        let incoming = Incoming {
+            reference: reference.clone(),
+            origin: Origin::Pulled,
+            manifest: digest,
+            resolved,
+            config: &config,
+            blobs,
+        };
+        self.install(incoming, &FromRegistry { session, layers: &manifest.layers }, progress)
+    }
+
+    /// Goes from an index to the manifest for this host.
+    fn settle(&self, session: &Session, digest: Digest, bytes: &[u8], depth: usize) -> Result<(Digest, Manifest)> {
+        match Document::parse(bytes)? {
+            Document::Manifest(manifest) => Ok((digest, *manifest)),
+            Document::Index(_) if depth == 0 => Err(Fault::invalid("its indexes are nested too deeply")),
+            Document::Index(listed) => {
+                let target = &self.settings.target;
+                let at = target.choose(listed.iter().map(|entry| entry.platform.as_ref())).ok_or_else(|| {
+                    let offered: Vec<String> =
+                        listed.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+                    Fault::invalid(format!("this host runs {target}, and it has only {}", offered.join(", ")))
+                })?;
+                let (digest, bytes) = session.manifest(listed[at].blob.digest.as_str())?;
+                self.settle(session, digest, &bytes, depth - 1)
+            }
+        }
+    }
+}

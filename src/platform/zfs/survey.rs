@@ -1,0 +1,98 @@
+//! What is in the pool: the inventory, and what an interrupted run has left there.
+
+use std::collections::BTreeMap;
+
+use super::command::{self, Below, Properties};
+use super::names::{self, Container, KIND};
+use super::refusal::Why;
+use super::{Mounting, ZfsStorage};
+use crate::fault::{Fault, Kind, Result};
+use crate::storage::{Inventory, LayerOnDisk};
+
+/// Everything below the parent.
+struct Survey(BTreeMap<String, Properties>);
+
+impl Survey {
+    /// Names and properties of this program's datasets in a container. The label must be there: a dataset that
+    /// somebody else made has none.
+    fn of<'a>(
+        &'a self,
+        storage: &'a ZfsStorage,
+        container: Container,
+    ) -> impl Iterator<Item = (&'a str, &'a Properties)> {
+        self.0.iter().filter_map(move |(dataset, properties)| {
+            let (place, name) = storage.parent.place(dataset)?;
+            let labelled = properties.get(KIND).is_some_and(|kind| kind == container.kind());
+            (place == container && labelled && !name.contains('@')).then_some((name, properties))
+        })
+    }
+
+    /// Is the layer complete?
+    fn is_complete(&self, storage: &ZfsStorage, name: &str) -> bool {
+        self.0.contains_key(&storage.parent.layer_snapshot(name))
+    }
+}
+
+impl ZfsStorage {
+    fn survey(&self) -> Result<Survey> {
+        let properties = [KIND, "used", "mounted", "origin"];
+        command::get(self.parent.as_str(), Below::Included, &properties)
+            .map(Survey)
+            .map_err(|refusal| self.fault(refusal, format!("cannot list what is in {}", self.parent)))
+    }
+
+    /// Datasets that were cloned from a snapshot.
+    pub(super) fn clones_of(&self, snapshot: &str) -> Result<Vec<String>> {
+        let survey = self.survey()?.0.into_iter();
+        let clone = |(name, properties): (String, Properties)| {
+            (properties.get("origin").map(String::as_str) == Some(snapshot)).then_some(name)
+        };
+        Ok(survey.filter_map(clone).collect())
+    }
+
+    /// Bytes that a layer with all below it refers to.
+    pub(super) fn referenced(&self, layer: &str) -> Result<u64> {
+        let snapshot = self.parent.layer_snapshot(layer);
+        let datasets = command::get(&snapshot, Below::Left, &["referenced"]).map_err(|refusal| match refusal.why {
+            Why::Missing => self.layer_missing(layer),
+            _ => self.fault(refusal, format!("cannot read the size of {snapshot}")),
+        })?;
+        let bytes = datasets.get(&snapshot).and_then(|properties| properties.get("referenced")?.parse().ok());
+        bytes.ok_or_else(|| Fault::new(Kind::System, format!("zfs tells no size of {snapshot}")))
+    }
+
+    pub(super) fn take_inventory(&self) -> Result<Inventory> {
+        let survey = self.survey()?;
+        let roots = survey.of(self, Container::Roots).filter_map(|(name, _)| names::replica(&self.realm, name));
+        let layers = survey.of(self, Container::Layers).filter(|(name, _)| survey.is_complete(self, name));
+        let layers = layers.filter_map(|(name, properties)| {
+            let bytes = properties.get("used").and_then(|used| used.parse().ok());
+            Some(LayerOnDisk { id: names::chain_id(name)?.to_string(), bytes })
+        });
+        Ok(Inventory { roots: roots.collect(), layers: layers.collect() })
+    }
+
+    /// Destroys staged layers, layers that lost their snapshot, and roots that a restart of the host has unmounted.
+    /// Goes on after a failure and reports all.
+    pub(super) fn sweep(&self) -> Result<()> {
+        let survey = self.survey()?;
+        let staged = survey.of(self, Container::Staging).map(|(name, _)| name);
+        let mut outcomes: Vec<Result<()>> =
+            staged.filter(|name| names::staged_by(&self.realm, name)).map(|name| self.discard_staging(name)).collect();
+        let layers = survey.of(self, Container::Layers).map(|(name, _)| name);
+        outcomes.extend(layers.filter(|name| !survey.is_complete(self, name)).map(|name| self.remove(name)));
+        if let Mounting::Path(_) = self.mounting {
+            let roots = survey.of(self, Container::Roots);
+            let unmounted = roots.filter(|(_, properties)| properties.get("mounted").is_some_and(|m| m == "no"));
+            outcomes.extend(unmounted.filter_map(|(name, _)| names::replica(&self.realm, name)).map(|replica| {
+                // Busy: it is mounted where this process cannot see it, so a replica may be running in it.
+                self.drop_root(&replica).or_else(|fault| if fault.kind() == Kind::Busy { Ok(()) } else { Err(fault) })
+            }));
+        }
+        let mut failures = outcomes.into_iter().filter_map(Result::err);
+        let Some(first) = failures.next() else { return Ok(()) };
+        Err(failures.fold(first.within("cannot clear up after an interrupted run"), |fault, other| {
+            fault.and_cleanup(Err(other))
+        }))
+    }
+}

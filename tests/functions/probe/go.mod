@@ -1,0 +1,3 @@
+module faas-jails/probe
+
+go 1.23

@@ -1,0 +1,112 @@
+// Probe is the function that the acceptance tests deploy. Every path is one behaviour, so that a test can
+// ask for exactly the one it states a sentence about. Standard library only, static, Linux and FreeBSD.
+package main
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	switch os.Getenv("HELPER") {
+	case "sleep": // what /spawn starts: a process that only takes up room
+		time.Sleep(time.Hour)
+		return
+	case "nothing": // what /syscall?name=unshare starts
+		return
+	}
+	if code := os.Getenv("EXIT_AT_START"); code != "" {
+		fmt.Println("exiting at start with", code)
+		os.Exit(atoi(code, 1))
+	}
+	if os.Getenv("IGNORE_TERM") == "1" {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	time.Sleep(time.Duration(atoi(os.Getenv("START_DELAY_MS"), 0)) * time.Millisecond)
+	if os.Getenv("NEVER_LISTEN") == "1" {
+		time.Sleep(time.Hour)
+		return
+	}
+	listener, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("probe is listening")
+	started = time.Now()
+	log.Fatal((&http.Server{Handler: routes()}).Serve(listener))
+}
+
+// started is when the listener was there.
+var started time.Time
+
+// atoi reads a number, or gives the default where there is none.
+func atoi(text string, otherwise int) int {
+	if n, err := strconv.Atoi(text); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// arg reads a number from the query.
+func arg(r *http.Request, name string, otherwise int) int {
+	return atoi(r.URL.Query().Get(name), otherwise)
+}
+
+func routes() http.Handler {
+	table := map[string]http.HandlerFunc{
+		// about the request
+		"/echo":    echoBody,
+		"/headers": func(w http.ResponseWriter, r *http.Request) { asJSON(w, r.Header) },
+		// about the replica
+		"/env":      environment,
+		"/hostname": hostname,
+		"/id":       identity,
+		"/files":    readFile,
+		"/list":     listDirectory,
+		"/write":    writeFile,
+		"/mounts":   mounts,
+		"/status":   status,
+		"/caps":     capabilities,
+		"/fds":      descriptors,
+		"/net":      addresses,
+		"/dial":     dial,
+		"/dns":      lookup,
+		"/syscall":  tryPrivileged,
+		// about the answer
+		"/sse":      events,
+		"/ndjson":   lines,
+		"/chunked":  chunked,
+		"/big":      big,
+		"/ws":       webSocket,
+		"/redirect": redirect,
+		"/garbage":  garbage,
+		"/hang":     hang,
+		"/close":    reset,
+		"/partial":  partial,
+		"/notype":   noType,
+		"/trailers": trailers,
+		// about load and life
+		"/sleep":   sleep,
+		"/exit":    exit,
+		"/alloc":   allocate,
+		"/spin":    spin,
+		"/spawn":   spawn,
+		"/log":     logLines,
+		"/_/ready": ready,
+	}
+	// No ServeMux: it would clean the path and redirect, and the tests are about the raw one.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if handler, ok := table[r.URL.Path]; ok {
+			handler(w, r)
+			return
+		}
+		echoRequest(w, r)
+	})
+}

@@ -1,0 +1,8 @@
+//! Images, end to end: archives and registries in, files in storage and a record out.
+
+mod corpus;
+mod load;
+mod misbehaviour;
+mod registry;
+mod server;
+mod support;

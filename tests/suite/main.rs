@@ -1,0 +1,25 @@
+//! The acceptance suite: the program as its clients see it, over HTTP and through stock faas-cli, with real
+//! images, real sandboxes and a real registry. It needs nothing from the crate's inside.
+//!
+//! Every test has its own daemon with its own root, realm and subnet, so any number may run at once; when a
+//! test ends, the daemon is purged and whatever the kernel still shows of it fails the test.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_images;
+mod bad_input;
+mod contract_auth;
+mod contract_functions;
+mod contract_invoke;
+mod contract_logs;
+mod contract_namespaces;
+mod contract_secrets;
+mod contract_settings;
+mod faas_cli;
+mod images;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod metrics;
+mod stock_images;

@@ -1,0 +1,81 @@
+//! What the acceptance tests stand on: the real daemon, real images, a real registry, a plain HTTP client,
+//! and counting what is left behind.
+//!
+//! Nothing here knows the crate's inside: a test says what a client of the program sees.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+pub mod client;
+pub mod daemon;
+pub mod http;
+pub mod image;
+pub mod images;
+pub mod leaks;
+pub mod parts;
+pub mod registry;
+
+pub use daemon::Daemon;
+pub use http::Response;
+
+/// Whether this process may make namespaces, mounts and interfaces.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Says that a test did not run, on the real standard error, which libtest does not swallow. The line's
+/// form is fixed: tools/test.sh counts it.
+pub fn announce_skip(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+/// Ends the test, loudly, unless it runs as root.
+#[macro_export]
+macro_rules! needs_root {
+    () => {
+        if !$crate::support::is_root() {
+            $crate::support::announce_skip(&$crate::support::this_test(), "needs root");
+            return;
+        }
+    };
+}
+
+/// Ends the test, loudly, unless this stock program was found; gives its path.
+#[macro_export]
+macro_rules! needs_stock {
+    ($name:literal) => {
+        match $crate::support::parts::stock($name) {
+            Some(path) => path,
+            None => {
+                let reason = concat!("needs ", $name, ", see tools/stock.sh");
+                $crate::support::announce_skip(&$crate::support::this_test(), reason);
+                return;
+            }
+        }
+    };
+}
+
+/// The running test's name: libtest names its threads so.
+pub fn this_test() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
+/// Asks until the answer is there, at most half a minute; `what` is what did not come.
+#[track_caller]
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    eventually_within(Duration::from_secs(30), what, ask)
+}
+
+/// Asks until the answer is there.
+#[track_caller]
+pub fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,47 @@
+//! Programs that tests run or put into images: built or looked up once per run, kept under target/.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The project's directory.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The probe function's static binary. Go's own cache makes the second build a matter of moments.
+pub fn probe() -> &'static [u8] {
+    static PROBE: OnceLock<Vec<u8>> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let directory = project().join("target/functions");
+        fs::create_dir_all(&directory).expect("making target/functions");
+        // Test processes that run at the same time build one after the other.
+        let lock = File::create(directory.join("lock")).expect("making target/functions/lock");
+        lock.lock().expect("locking target/functions/lock");
+        let binary = directory.join("probe");
+        let out = Command::new("go")
+            .args(["build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o"])
+            .arg(&binary)
+            .arg(".")
+            .current_dir(project().join("tests/functions/probe"))
+            .env("CGO_ENABLED", "0")
+            .env("GOTOOLCHAIN", "local")
+            .output()
+            .expect("running go; tools/setup.sh installs it");
+        assert!(out.status.success(), "building the probe: {}", String::from_utf8_lossy(&out.stderr));
+        fs::read(&binary).expect("reading the probe")
+    })
+}
+
+/// Debian's statically linked busybox.
+pub fn busybox() -> &'static [u8] {
+    static BUSYBOX: OnceLock<Vec<u8>> = OnceLock::new();
+    BUSYBOX.get_or_init(|| fs::read("/bin/busybox").expect("reading /bin/busybox; tools/setup.sh installs it"))
+}
+
+/// A stock OpenFaaS program that tools/stock.sh found on this machine.
+pub fn stock(name: &str) -> Option<PathBuf> {
+    let path = project().join("target/stock").join(name);
+    path.exists().then_some(path)
+}

@@ -201,6 +201,11 @@ impl Sandbox for JailSandbox {
         };
         if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
     }
+
+    /// A jail's rules and mounts are its own; nothing is shared.
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Gives the jail its end of the link, and says what is to be done with it inside.

@@ -59,11 +59,6 @@ impl NamespaceSandbox {
         Ok(Self { monitor: Monitor::start(Arc::clone(&cgroups))?, cgroups, filters: seccomp::filters()? })
     }
 
-    /// Takes away the cgroups that all replicas of the realm share, if no replica is left.
-    pub fn teardown(&self) -> Result<()> {
-        self.cgroups.teardown()
-    }
-
     fn spawn(&self, plan: &Plan) -> Result<()> {
         let group = self.cgroups.create(&plan.replica, &plan.limits)?;
         let secrets = prepare(plan).and_then(|()| plan.secrets.as_deref().map(detached).transpose());
@@ -154,6 +149,10 @@ impl Sandbox for NamespaceSandbox {
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
         self.cgroups.usage(replica).context(|| format!("cannot read the usage of {replica}"))
+    }
+
+    fn teardown(&self) -> Result<()> {
+        self.cgroups.teardown()
     }
 }
 

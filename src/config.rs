@@ -58,6 +58,8 @@ pub struct Config {
     pub network: Network,
     /// Images.
     pub images: Images,
+    /// Whether status shows a `faas_function` label that nobody deployed, as Kubernetes providers do.
+    pub function_label: bool,
     /// Limits that hold where a function names none.
     pub limits: DefaultLimits,
 }
@@ -106,6 +108,8 @@ pub struct Network {
     pub subnet: IpNetwork,
     /// Whether replicas can reach beyond this host, by address translation.
     pub nat: bool,
+    /// FreeBSD: the interface that leads outside, on which addresses are translated.
+    pub egress: Option<String>,
     /// Name servers given to replicas; empty: the host's own that are not loopback.
     pub dns: Vec<IpAddr>,
 }
@@ -128,6 +132,7 @@ impl Default for Network {
             mode: if cfg!(target_os = "freebsd") { NetworkMode::Alias } else { NetworkMode::Bridge },
             subnet: IpNetwork::new(Ipv4Addr::new(10, 62, 0, 0).into(), 16).expect("16 is a prefix length"),
             nat: true,
+            egress: None,
             dns: Vec::new(),
         }
     }
@@ -147,6 +152,18 @@ pub struct Images {
     pub mirrors: std::collections::BTreeMap<String, Vec<String>>,
     /// How many layers are fetched at once.
     pub parallel: usize,
+}
+
+impl Images {
+    /// The image store's settings on this host.
+    pub fn settings(&self) -> crate::image::Settings {
+        let mut settings = crate::image::Settings::new(crate::platform::image_target());
+        settings.parallel = self.parallel;
+        settings.registries.insecure = self.insecure_registries.iter().cloned().collect();
+        settings.registries.mirrors = self.mirrors.clone();
+        settings.registries.docker_config = self.docker_config.clone();
+        settings
+    }
 }
 
 /// When a deploy asks the registry.
@@ -179,11 +196,13 @@ pub struct DefaultLimits {
     pub pids: u64,
     /// Open files of one process.
     pub open_files: u64,
+    /// Whether a function with limits is refused when this kernel cannot enforce them.
+    pub required: bool,
 }
 
 impl Default for DefaultLimits {
     fn default() -> Self {
-        Self { pids: 4096, open_files: 65536 }
+        Self { pids: 4096, open_files: 65536, required: true }
     }
 }
 
@@ -209,6 +228,7 @@ impl Default for Config {
             zfs: Zfs::default(),
             network: Network::default(),
             images: Images::default(),
+            function_label: false,
             limits: DefaultLimits::default(),
         }
     }

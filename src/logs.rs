@@ -30,6 +30,9 @@ pub const TICK: Duration = Duration::from_millis(200);
 /// Longest line; a longer one is cut into several. Go's line readers stop at 64 KiB.
 const LINE_MAX: usize = 32 << 10;
 
+/// Begins a line that this program, not the replica, has written.
+pub const NOTE: &str = "faas-jails: ";
+
 /// Logs kept of replicas that are gone, per function.
 const PAST_KEPT: usize = 5;
 
@@ -107,7 +110,7 @@ impl Logs {
     pub fn note(&self, replica: &ReplicaName, text: &str) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(live) = live.get(replica)
-            && let Err(error) = (&live.log).write_all(format!("faas-jails: {text}\n").as_bytes())
+            && let Err(error) = (&live.log).write_all(format!("{NOTE}{text}\n").as_bytes())
         {
             tracing::warn!(%replica, %error, "cannot add to the log");
         }

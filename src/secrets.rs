@@ -95,6 +95,13 @@ impl Secrets {
         Ok(())
     }
 
+    /// The values of these secrets.
+    pub fn values(&self, namespace: &Namespace, names: &[String]) -> Result<Vec<Vec<u8>>> {
+        let read =
+            |name: &String| fs::read(self.path(namespace, name)?).context(|| format!("unable to read secret: {name}"));
+        names.iter().map(read).collect()
+    }
+
     /// Copies these secrets into the new directory `into`, readable by `user` only.
     pub fn place(&self, namespace: &Namespace, names: &[String], into: &Path, user: &User) -> Result<()> {
         let what = || format!("cannot place secrets in {}", into.display());

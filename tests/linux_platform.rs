@@ -6,3 +6,9 @@ mod support;
 
 #[path = "linux_platform/isolation.rs"]
 mod isolation;
+#[path = "linux_platform/lifecycle.rs"]
+mod lifecycle;
+#[path = "linux_platform/network.rs"]
+mod network;
+#[path = "linux_platform/storage.rs"]
+mod storage;

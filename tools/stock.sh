@@ -3,8 +3,9 @@
 #
 #   tools/stock.sh [DIR] [bench]     DIR: default target/stock under the project; must hold a slash if given
 #
-#   faas-cli, of-watchdog, fwatchdog   linked from $FAAS_CLI, $OF_WATCHDOG, $FWATCHDOG, or else from PATH,
-#                                      where they are installed; what is not found is named, and is no error
+#   faas-cli, of-watchdog, fwatchdog   linked from $FAAS_CLI, $OF_WATCHDOG, $FWATCHDOG or from PATH; built from
+#                                      their pinned Go modules where they are not installed; where that fails
+#                                      too (not every module proxy serves them) they are named: no error
 #   bench     also builds stock-proxy (benches/stock-proxy): faas-provider's own proxy, pinned in its go.mod
 set -euo pipefail
 
@@ -20,18 +21,21 @@ done
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 
-link() { # link NAME GIVEN-PATH WANTED-VERSION
-    local found=${2:-$(command -v "$1" || true)}
+link() { # link NAME GIVEN-PATH MODULE COMMIT VERSION
+    local name=$1 found=${2:-$(command -v "$1" || true)} program=${3##*/}
+    rm -f "$dir/$name"
     if [ -x "$found" ]; then
-        ln -sfn "$(readlink -f "$found")" "$dir/$1"
+        ln -sfn "$(readlink -f "$found")" "$dir/$name"
+    elif CGO_ENABLED=0 GOBIN=$dir/bin go install -trimpath -ldflags '-s -w' "$3@$4" 2> "$dir/$name.log"; then
+        ln -sfn "$dir/bin/$program" "$dir/$name"
     else
-        rm -f "$dir/$1"
-        echo "stock: no $1 here; install $3 and run this again, or the tests that use it are skipped" >&2
+        echo "stock: no $name here, and go install $3@$4 (version $5) failed: $(tail -n 1 "$dir/$name.log")" >&2
+        echo "stock: tests that use $name are skipped, and counted as skipped" >&2
     fi
 }
-link faas-cli "${FAAS_CLI:-}" 0.18.12
-link of-watchdog "${OF_WATCHDOG:-}" 0.11.6
-link fwatchdog "${FWATCHDOG:-}" "classic-watchdog 0.3.9"
+link faas-cli "${FAAS_CLI:-}" github.com/openfaas/faas-cli c8191b71 0.18.12
+link of-watchdog "${OF_WATCHDOG:-}" github.com/openfaas/of-watchdog 9bdadb1 0.11.6
+link fwatchdog "${FWATCHDOG:-}" github.com/openfaas/classic-watchdog 23db914 0.3.9
 
 [ -n "$bench" ] || exit 0
 source=$project/benches/stock-proxy

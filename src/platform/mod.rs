@@ -2,7 +2,15 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
+use crate::config::Config;
+use crate::network::Network;
+use crate::sandbox::Sandbox;
+use crate::storage::Storage;
+
+#[cfg(test)]
+pub mod fake;
 #[cfg(target_os = "freebsd")]
 pub mod freebsd;
 #[cfg(target_os = "linux")]
@@ -15,7 +23,26 @@ use freebsd as os;
 #[cfg(target_os = "linux")]
 use linux as os;
 
-pub use os::punch_hole;
+pub use os::{image_target, open, punch_hole};
+
+/// The three capabilities of this host.
+#[derive(Clone)]
+pub struct Platform {
+    /// Layers and roots.
+    pub storage: Arc<dyn Storage>,
+    /// Addresses and links.
+    pub network: Arc<dyn Network>,
+    /// Isolation.
+    pub sandbox: Arc<dyn Sandbox>,
+}
+
+/// Facts about this host, name and value, for people; the last says whether this configuration can work on it.
+pub fn probe(config: &Config) -> Vec<(String, String)> {
+    let mut facts = os::probe();
+    let ready = os::check(&config.root).map_or_else(|fault| fault.to_string(), |()| "yes".into());
+    facts.push(("ready".into(), ready));
+    facts
+}
 
 /// The first byte at or after `offset` that is not in a hole (lseek(2), SEEK_DATA).
 pub fn seek_data(fd: RawFd, offset: u64) -> io::Result<u64> {

@@ -1,1 +1,143 @@
-//! Functions and their replicas: deploy, update, scale, delete, resolve, restart.
+//! Functions and their replicas: deploy, update, scale, delete, resolve, restart, adopt.
+//!
+//! ```text
+//!              create/scale/restart                         accepts connections
+//!   (nothing) ───────────────────────> starting ─────────────────────────────> ready ──┐
+//!                                          │ exits                               │ exits │ scaled down,
+//!                                          v                                     v       v replaced, deleted
+//!                                       discard <──── reconcile ───────────── exited   retiring
+//!                                          ^   (starts another, with backoff)            │ drained, SIGTERM,
+//!                                          └─────────────────────────────────────────────┘ stop_wait, SIGKILL
+//! ```
+//!
+//! Invariants:
+//! - The spec file of a function is written before its effects are visible, and in one step. What runs and
+//!   doesn't match a spec file is swept at the next start ([`adopt`]).
+//! - Whoever changes a function holds its key lock ([`locks`]); the invoke path holds none, ever.
+//! - [`Provider::discard`] is the only way a replica goes. It tries every step and can be repeated.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::fault::{Fault, Result};
+#[cfg(test)]
+use crate::files;
+use crate::function::FunctionKey;
+use crate::image::{Image, Reference};
+use crate::logs::Logs;
+use crate::network::ipam::Pool;
+use crate::platform::Platform;
+use crate::secrets::Secrets;
+
+mod activate;
+mod adopt;
+mod catalog;
+mod deploy;
+mod locks;
+mod namespaces;
+mod replica;
+mod supervise;
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
+pub use deploy::Desired;
+pub use namespaces::{NamespaceSpec, Namespaces};
+pub use replica::Usage;
+
+/// Where a deploy gets its image from.
+pub trait Images: Send + Sync {
+    /// The image, ready to run: fetched and unpacked if it has to be. `secrets` are values of the function's
+    /// secrets, among which registry credentials may be.
+    fn ensure(&self, reference: &Reference, secrets: &[Vec<u8>]) -> Result<Image>;
+}
+
+/// The provider: everything behind the API.
+pub struct Provider {
+    /// The settings.
+    pub config: Config,
+    /// What isolates, stores and connects.
+    pub platform: Platform,
+    /// Every deployed function.
+    pub catalog: Catalog,
+    /// Every secret.
+    pub secrets: Secrets,
+    /// Every namespace.
+    pub namespaces: Namespaces,
+    /// What replicas print.
+    pub logs: Arc<Logs>,
+    images: Arc<dyn Images>,
+    addresses: Mutex<Pool>,
+    locks: locks::KeyLocks,
+    /// Starts that may run at once; a storm of cold functions must not starve warm ones.
+    starts: tokio::sync::Semaphore,
+    background: Handle,
+    retiring: AtomicUsize,
+    /// Set once no replica may be started any more.
+    stopping: AtomicBool,
+    me: Weak<Provider>,
+}
+
+impl Provider {
+    /// Takes charge of `config.root` and of what runs already. Lifecycle work runs on `background`.
+    pub fn start(config: Config, platform: Platform, images: Arc<dyn Images>, background: Handle) -> Result<Arc<Self>> {
+        let logs = Logs::new(config.root.join("logs"), config.log_bytes);
+        let pool = Pool::new(config.network.subnet)?;
+        let provider = Arc::new_cyclic(|me| Self {
+            secrets: Secrets::new(config.root.join("secrets")),
+            namespaces: Namespaces::new(config.root.join("namespaces"), config.namespace.clone()),
+            catalog: Catalog::default(),
+            addresses: Mutex::new(pool),
+            locks: locks::KeyLocks::default(),
+            starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
+            retiring: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            me: me.clone(),
+            logs,
+            platform,
+            images,
+            background,
+            config,
+        });
+        provider.logs.start_clock();
+        provider.adopt()?;
+        Ok(provider)
+    }
+
+    /// The function, or a failure that names it.
+    pub fn find(&self, key: &FunctionKey) -> Result<Arc<Function>> {
+        self.catalog.get(key).ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
+    }
+
+    /// The address pool.
+    pub fn addresses(&self) -> MutexGuard<'_, Pool> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replicas that are being drained and removed.
+    pub fn retiring(&self) -> usize {
+        self.retiring.load(Ordering::Relaxed)
+    }
+
+    /// Runs blocking lifecycle work off the caller's thread.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Provider) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let provider = Arc::clone(self);
+        let task = self.background.spawn_blocking(move || work(&provider));
+        task.await.unwrap_or_else(|e| Err(Fault::new(crate::fault::Kind::System, format!("the work stopped: {e}"))))
+    }
+
+    fn me(&self) -> Arc<Self> {
+        self.me.upgrade().expect("a provider that runs is held by somebody")
+    }
+
+    fn spec_path(&self, key: &FunctionKey) -> PathBuf {
+        self.config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+    }
+}

@@ -12,7 +12,7 @@ use faas_jails::image::{Digest, Layer};
 use faas_jails::network::Attachment;
 use faas_jails::platform::linux::overlay::OverlayStorage;
 use faas_jails::platform::linux::sandbox::NamespaceSandbox;
-use faas_jails::sandbox::{Exit, Limits, Plan, Sandbox, User};
+use faas_jails::sandbox::{Exit, Limits, Personality, Plan, Sandbox, User};
 use faas_jails::storage::{Root, RootOptions, Storage};
 
 /// Names under which busybox is in the image.
@@ -112,6 +112,7 @@ impl World {
             secrets: None,
             files: BTreeMap::from([("/etc/hosts".into(), b"127.0.0.1 localhost\n".to_vec())]),
             limits: Limits::default(),
+            personality: Personality::Native,
             output: log.into(),
             run_dir,
             replica,
@@ -178,11 +179,9 @@ impl Drop for World {
             for found in self.sandbox.list().unwrap_or_default() {
                 let _ = self.sandbox.remove(&found.replica);
             }
-            let _ = self.sandbox.teardown();
             return;
         }
         assert_eq!(self.sandbox.list().unwrap(), []);
-        self.sandbox.teardown().unwrap();
         let inventory = self.storage.inventory().unwrap();
         assert_eq!(inventory.roots, []);
         assert_eq!(cgroups_of(&self.realm), Vec::<PathBuf>::new());

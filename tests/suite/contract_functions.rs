@@ -94,7 +94,16 @@ fn what_was_not_given_is_absent_but_labels_and_annotations_are_objects() {
         assert!(status.get(key).is_none_or(Value::is_null), "{key}: {status}");
     }
     assert!(status["annotations"].is_object() && status["labels"].is_object(), "{status}");
-    assert_eq!(status["labels"]["faas_function"], "bare");
+    assert_eq!(status["labels"], json!({}));
+}
+
+/// The certifier looks for this label; faas-cli diff would report it as a difference. So it is a setting.
+#[test]
+fn the_label_faas_function_is_shown_where_the_setting_asks_for_it() {
+    needs_root!();
+    let daemon = Daemon::with().set("function_label = true").start();
+    daemon.deploy(json!({"service": "labelled", "labels": {"mine": "1"}}));
+    assert_eq!(daemon.status("labelled")["labels"], json!({"mine": "1", "faas_function": "labelled"}));
 }
 
 #[test]

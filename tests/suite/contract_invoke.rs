@@ -317,7 +317,7 @@ fn a_client_that_goes_away_ends_the_call_in_the_function() {
 #[test]
 fn a_function_without_a_ready_replica_is_503() {
     needs_root!();
-    let daemon = Daemon::with().set("read_timeout = \"2s\"").start();
+    let daemon = Daemon::with().set("deploy_wait = \"1s\"").set("ready_wait = \"1s\"").start();
     daemon.create(json!({"service": "mute", "envVars": {"NEVER_LISTEN": "1"}})).expect(202);
     let answer = daemon.call("mute/x").expect_error(503, &["mute"]);
     assert_eq!(answer.header("x-openfaas-internal"), Some("proxy"));

@@ -7,7 +7,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_images;
 mod bad_input;
 mod contract_auth;
 mod contract_functions;
 mod contract_invoke;
+mod contract_logs;
+mod contract_namespaces;
+mod contract_secrets;
+mod contract_settings;
+mod faas_cli;
+mod images;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod metrics;
+mod stock_images;

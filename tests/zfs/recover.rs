@@ -66,7 +66,7 @@ fn recovery_keeps_roots_that_may_be_in_use_and_takes_those_that_cannot() {
             // Between clone and mount, or before a restart of the host.
             zfs(&["unmount", &fixture.dataset(&format!("roots/{half}"))]);
             restarted.recover().unwrap();
-            assert_eq!(restarted.inventory().unwrap().roots, [used.clone()]);
+            assert_eq!(restarted.inventory().unwrap().roots, std::slice::from_ref(&used));
         } else {
             restarted.recover().unwrap();
             assert_eq!(restarted.inventory().unwrap().roots.len(), 2);
@@ -91,7 +91,7 @@ fn what_others_made_is_left_alone() {
 
         fixture.storage.recover().unwrap();
         assert_eq!(fixture.storage.inventory().unwrap().roots, []);
-        assert_eq!(other.inventory().unwrap().roots, [name.clone()]);
+        assert_eq!(other.inventory().unwrap().roots, std::slice::from_ref(&name));
         let refused = fixture.storage.clone_root(&[], &name, &RootOptions::default()).unwrap_err();
         assert_eq!(refused.kind(), Kind::Invalid);
         other.commit(staged).unwrap();

@@ -159,7 +159,7 @@ fn a_busy_root_is_destroyed_when_it_is_let_go() {
         assert_eq!(fault.kind(), Kind::Busy);
         assert!(fault.to_string().contains("fuser"), "{fault}");
         assert!(started.elapsed() > Duration::from_millis(500), "it did not wait for the file");
-        assert_eq!(storage.inventory().unwrap().roots, [name.clone()]);
+        assert_eq!(storage.inventory().unwrap().roots, std::slice::from_ref(&name));
         let closing = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             drop(file);
@@ -177,7 +177,7 @@ fn a_replica_has_one_root() {
         storage.clone_root(&[], &name, &RootOptions::default()).unwrap();
         let fault = storage.clone_root(&[], &name, &RootOptions::default()).unwrap_err();
         assert_eq!(fault.kind(), Kind::Busy);
-        assert_eq!(storage.inventory().unwrap().roots, [name.clone()]);
+        assert_eq!(storage.inventory().unwrap().roots, std::slice::from_ref(&name));
         storage.destroy_root(&name).unwrap();
     });
 }

@@ -1,108 +1,92 @@
-//! What this kernel offers, and for each thing that is missing, what mends it.
+//! What this host offers, for people to read, and what it lacks, as one sentence with the way out.
 
-use std::fmt;
+use std::path::Path;
 
 use super::{rctl, sysctl};
+use crate::fault::{Fault, Kind, Result};
 
-/// One thing that replicas need, or that makes them better.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Feature {
-    /// What it is.
-    pub name: &'static str,
-    /// What it is for.
-    pub purpose: &'static str,
-    /// Whether it is there.
-    pub state: State,
+/// The oldest kernel with everything that is used here: nullfs of files, fspacectl(2).
+const OLDEST_KERNEL: i64 = 1_400_000;
+
+/// Facts about this host, name and value, in the order of showing. What is missing comes with what mends it.
+/// Runs no command and changes nothing.
+pub fn probe() -> Vec<(String, String)> {
+    let release = sysctl::string("kern.osrelease").unwrap_or_default();
+    let facts = [
+        ("kernel", format!("FreeBSD {release} ({})", version())),
+        ("machine", sysctl::string("hw.machine_arch").unwrap_or_default()),
+        ("root", yes(is_root(), "jails are made by root only; start it with service(8) or sudo")),
+        ("limits", yes(rctl::enabled(), rctl::REMEDY)),
+        ("network stack per replica", yes(has_param("vnet"), "build a kernel with options VIMAGE")),
+        ("zfs", yes(has_module("zfs"), "run: sysrc zfs_enable=YES && service zfs start")),
+        ("nullfs", yes(has_module("nullfs"), "run: kldload nullfs")),
+        ("fdescfs", yes(has_module("fdescfs"), "run: kldload fdescfs")),
+        ("tmpfs", yes(has_module("tmpfs"), "run: kldload tmpfs")),
+        ("pf", yes(has_module("pf"), "replicas cannot reach the world; run: sysrc pf_enable=YES && service pf start")),
+        ("linux programs", yes(has_param("linux"), "run: sysrc linux_enable=YES && service linux start")),
+        ("static linux programs", yes(static_linux(), "run: sysctl kern.elf64.fallback_brand=3")),
+        ("linux /proc and /sys", yes(has_module("linprocfs"), "run: kldload linprocfs linsysfs")),
+        ("jail descriptors", yes(has_param("desc"), "not needed; they come with later kernels")),
+    ];
+    facts.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// Whether a feature is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// It is; with a detail worth showing.
-    Present(String),
-    /// It is not; with what mends it.
-    Missing(&'static str),
-}
-
-impl Feature {
-    /// Whether it is there.
-    pub fn present(&self) -> bool {
-        matches!(self.state, State::Present(_))
+/// Says what is missing to run replicas with their roots under `storage`, a directory that exists.
+pub fn check(storage: &Path) -> Result<()> {
+    let lacks = |sentence: String| Err(Fault::new(Kind::Unsupported, sentence));
+    if !is_root() {
+        return lacks("faas-jails makes jails and mounts, which needs root; start it with service(8) or sudo".into());
     }
-}
-
-impl fmt::Display for Feature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.state {
-            State::Present(detail) if detail.is_empty() => write!(f, "{}: yes", self.name),
-            State::Present(detail) => write!(f, "{}: {detail}", self.name),
-            State::Missing(remedy) => write!(f, "{}: no ({}); {remedy}", self.name, self.purpose),
+    if version() < OLDEST_KERNEL {
+        return lacks(format!("kernel {} is too old; FreeBSD 14.0 ({OLDEST_KERNEL}) or newer is needed", version()));
+    }
+    if sysctl::integer("security.jail.jailed") == Some(1) {
+        return lacks(
+            "faas-jails runs in a jail itself, which may not make the mounts that replicas need; run it on the host"
+                .into(),
+        );
+    }
+    for module in ["nullfs", "fdescfs", "tmpfs"] {
+        if !has_module(module) {
+            return lacks(format!("this kernel has no {module}; run: kldload {module}"));
         }
     }
+    if !storage.is_dir() {
+        return lacks(format!("{} is no directory", storage.display()));
+    }
+    Ok(())
 }
 
-/// Looks at all of it. Runs no command and changes nothing.
-pub fn look() -> Vec<Feature> {
-    let feature = |name, purpose, state| Feature { name, purpose, state };
-    vec![
-        feature("kernel", "runs the jails", kernel()),
-        feature("limits", "memory, processor and process limits", present(rctl::enabled(), rctl::REMEDY)),
-        feature("vnet", "a network stack per replica", param("vnet", "build a kernel with options VIMAGE")),
-        feature(
-            "epair",
-            "links of replicas with their own network stack",
-            module("if_epair", "run: kldload if_epair; it is also loaded when first used"),
-        ),
-        feature(
-            "zfs",
-            "images and replicas as ZFS clones",
-            module("zfs", "run: sysrc zfs_enable=YES && service zfs start"),
-        ),
-        feature("nullfs", "secrets, and roots that are plain directories", module("nullfs", "run: kldload nullfs")),
-        feature("fdescfs", "/dev/fd in replicas", module("fdescfs", "run: kldload fdescfs")),
-        feature("tmpfs", "/tmp of read-only replicas", module("tmpfs", "run: kldload tmpfs")),
-        feature("linux", "Linux images", param("linux", "run: sysrc linux_enable=YES && service linux start")),
-        feature("linux static", "static Linux programs, such as Go makes", brand()),
-        feature("linprocfs", "/proc of Linux images", module("linprocfs", "run: kldload linprocfs")),
-        feature("linsysfs", "/sys of Linux images", module("linsysfs", "run: kldload linsysfs")),
-        feature("pf", "a way out for replicas", module("pf", "run: sysrc pf_enable=YES && service pf start")),
-        feature(
-            "jail descriptors",
-            "not used; shown for reports",
-            param("desc", "they come with FreeBSD 15 and nothing depends on them"),
-        ),
-    ]
+fn yes(is: bool, remedy: &str) -> String {
+    if is { "yes".to_owned() } else { format!("no; {remedy}") }
 }
 
-fn kernel() -> State {
-    let release = sysctl::string("kern.osrelease").unwrap_or_default();
-    let date = sysctl::integer("kern.osreldate").unwrap_or_default();
-    State::Present(format!("FreeBSD {release} ({date})"))
+fn version() -> i64 {
+    sysctl::integer("kern.osreldate").unwrap_or_default()
 }
 
-fn present(there: bool, remedy: &'static str) -> State {
-    if there { State::Present(String::new()) } else { State::Missing(remedy) }
+fn is_root() -> bool {
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
 }
 
-fn param(name: &str, remedy: &'static str) -> State {
-    present(sysctl::exists(&format!("security.jail.param.{name}")), remedy)
+fn has_param(name: &str) -> bool {
+    sysctl::exists(&format!("security.jail.param.{name}"))
 }
 
 /// Loaded, or part of the kernel: modfind(2) knows both.
-fn module(name: &str, remedy: &'static str) -> State {
-    let Ok(c_name) = std::ffi::CString::new(name) else { return State::Missing(remedy) };
+fn has_module(name: &str) -> bool {
+    // sys/module.h; in libc.
+    unsafe extern "C" {
+        fn modfind(name: *const libc::c_char) -> libc::c_int;
+    }
     // SAFETY: a C string.
-    present(unsafe { modfind(c_name.as_ptr()) } != -1, remedy)
+    std::ffi::CString::new(name).is_ok_and(|name| unsafe { modfind(name.as_ptr()) } != -1)
 }
 
-// sys/module.h; in libc.
-unsafe extern "C" {
-    fn modfind(name: *const libc::c_char) -> libc::c_int;
-}
-
-/// ELFOSABI_LINUX: static programs say of no system that it is theirs, and the kernel has to be told.
-fn brand() -> State {
+/// Static programs, such as Go makes, do not say whose they are; kern.elf64.fallback_brand says what then.
+fn static_linux() -> bool {
+    /// ELFOSABI_LINUX of sys/elf_common.h.
     const LINUX: i64 = 3;
-    let remedy = "run: sysctl kern.elf64.fallback_brand=3, and put it into /etc/sysctl.conf";
-    present(sysctl::integer("kern.elf64.fallback_brand") == Some(LINUX), remedy)
+    sysctl::integer("kern.elf64.fallback_brand") == Some(LINUX)
 }

@@ -5,11 +5,13 @@ mod hierarchy;
 mod nat;
 mod netlink;
 pub mod network;
+mod open;
 pub mod overlay;
 mod probe;
 pub mod sandbox;
 mod trash;
 
+pub use open::{image_target, open};
 pub use probe::{check, probe};
 
 use std::io;

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn only_a_filesystem_is_a_parent() {
         let parent = "tank/fj".parse().unwrap();
-        let read = |output| super::read(&parent, output);
+        let read = |output: &str| super::read(&parent, output);
         assert_eq!(read("type\tfilesystem\t-\ncompression\toff\tdefault\n").unwrap(), Compression::On);
         for chosen in ["off\tlocal", "on\tdefault", "zstd\tinherited from tank"] {
             let output = format!("type\tfilesystem\t-\ncompression\t{chosen}\n");

@@ -15,9 +15,11 @@ import (
 )
 
 func main() {
-	if os.Getenv("HELPER") == "sleep" {
-		// What /spawn starts: a process that only takes up room.
+	switch os.Getenv("HELPER") {
+	case "sleep": // what /spawn starts: a process that only takes up room
 		time.Sleep(time.Hour)
+		return
+	case "nothing": // what /syscall?name=unshare starts
 		return
 	}
 	if code := os.Getenv("EXIT_AT_START"); code != "" {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::ioctl::{self, Control};
+use super::control::{self, Control};
 use super::{Filter, GROUP, Settings};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::ReplicaName;
@@ -60,7 +60,7 @@ impl Alias {
     }
 
     fn sweep(&self, control: &Control, gateway: IpAddr) -> Result<()> {
-        let there = ioctl::addresses(&self.interface).context(|| "cannot list addresses")?;
+        let there = control::addresses(&self.interface).context(|| "cannot list addresses")?;
         let held = self.held();
         let ours = |address: &IpAddr| self.settings.network.contains(*address) && *address != gateway;
         for address in there.into_iter().filter(ours) {
@@ -77,7 +77,7 @@ impl Network for Alias {
     fn setup(&self) -> Result<()> {
         let gateway = self.settings.gateway()?;
         let control = Control::open().context(|| "cannot open a socket")?;
-        if ioctl::names().context(|| "cannot list interfaces")?.contains(&self.interface) {
+        if control::names().context(|| "cannot list interfaces")?.contains(&self.interface) {
             belongs(&control, &self.interface, &self.settings)?;
         } else {
             self.make(&control)?;

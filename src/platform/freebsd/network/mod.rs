@@ -20,6 +20,7 @@ use crate::function::{Realm, ReplicaName};
 use crate::network::{Attachment, Network};
 
 mod alias;
+pub mod control;
 pub mod inside;
 pub mod ioctl;
 mod pf;

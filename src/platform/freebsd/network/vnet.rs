@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use sha2::{Digest, Sha256};
 
 use super::alias::belongs;
-use super::ioctl::{self, Control};
+use super::control::{self, Control};
 use super::{Filter, GROUP, Settings};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::ReplicaName;
@@ -75,7 +75,7 @@ impl Network for Vnet {
         }
         let gateway = self.settings.gateway()?;
         let control = Control::open().context(|| "cannot open a socket")?;
-        if ioctl::names().context(|| "cannot list interfaces")?.contains(&self.bridge) {
+        if control::names().context(|| "cannot list interfaces")?.contains(&self.bridge) {
             belongs(&control, &self.bridge, &self.settings)?;
         } else {
             self.make_bridge(&control)?;
@@ -117,7 +117,7 @@ impl Network for Vnet {
     fn attached(&self) -> Result<Vec<ReplicaName>> {
         let control = Control::open().context(|| "cannot open a socket")?;
         let mut found = Vec::new();
-        for name in ioctl::names().context(|| "cannot list interfaces")? {
+        for name in control::names().context(|| "cannot list interfaces")? {
             let Some(description) = control.description(&name)? else { continue };
             let replica = description.parse::<ReplicaName>().ok();
             found.extend(replica.filter(|replica| replica.realm() == &self.settings.realm && ends(replica).0 == name));

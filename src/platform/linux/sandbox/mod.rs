@@ -17,6 +17,8 @@ mod seccomp;
 mod sequence;
 mod spawn;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,14 +61,9 @@ impl NamespaceSandbox {
         Ok(Self { monitor: Monitor::start(Arc::clone(&cgroups))?, cgroups, filters: seccomp::filters()? })
     }
 
-    /// Takes away the cgroups that all replicas of the realm share, if no replica is left.
-    pub fn teardown(&self) -> Result<()> {
-        self.cgroups.teardown()
-    }
-
     fn spawn(&self, plan: &Plan) -> Result<()> {
         let group = self.cgroups.create(&plan.replica, &plan.limits)?;
-        let secrets = plan.secrets.as_deref().map(detached).transpose();
+        let secrets = prepare(plan).and_then(|()| plan.secrets.as_deref().map(detached).transpose());
         let spawned = secrets.and_then(|secrets| {
             let tools = Tools {
                 tasks: group.tasks(),
@@ -155,6 +152,11 @@ impl Sandbox for NamespaceSandbox {
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
         self.cgroups.usage(replica).context(|| format!("cannot read the usage of {replica}"))
     }
+
+    /// The cgroups that replicas share go with the last of them.
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What must be so before the child starts, and can be done with care for errors here.
@@ -162,20 +164,17 @@ fn prepare(plan: &Plan) -> Result<()> {
     if let Root::Overlay { upper: Some((_, work)), .. } = &plan.root {
         // A root that was in use before. The mark says that a crash of the host may have lost writes in it;
         // then no replica survived either, and roots of dead replicas are not started again.
-        for mark in ["work/incompat/volatile", "work/incompat"] {
-            match std::fs::remove_dir(work.join(mark)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("cannot reuse {}", work.display()));
-                }
-                _ => {}
+        match std::fs::remove_dir_all(work.join("work/incompat")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(|| format!("cannot reuse {}", work.display()));
             }
+            _ => {}
         }
     }
     if plan.user.uid != 0 {
         // A program that opens /dev/stdout opens this file anew, as itself.
-        let output = plan.output.as_fd();
         let owner = rustix::fs::Uid::from_raw(plan.user.uid);
-        rustix::fs::fchown(output, Some(owner), None).context(|| "cannot hand over its output file")?;
+        rustix::fs::fchown(&plan.output, Some(owner), None).context(|| "cannot hand over its output file")?;
     }
     Ok(())
 }

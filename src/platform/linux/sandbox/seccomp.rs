@@ -175,3 +175,94 @@ fn absent() -> BpfProgram {
     program.push(line(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// The errno of a system call, 0 if it worked.
+    fn errno(number: c_long, arguments: [u64; 4]) -> i32 {
+        let [a, b, c, d] = arguments;
+        // SAFETY: the calls below are refused by the filter, or ask for nothing that touches memory.
+        let result = unsafe { libc::syscall(number, a, b, c, d, 0, 0) };
+        if result >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap() }
+    }
+
+    /// A filter binds its thread only, so that one thread can be the sandbox.
+    fn filtered(test: impl FnOnce() + Send + 'static) {
+        let filters = filters().unwrap();
+        let confined = move || {
+            super::super::step::Step::Filter(&filters).run(&mut -1).unwrap();
+            test();
+        };
+        std::thread::spawn(confined).join().unwrap();
+    }
+
+    #[test]
+    fn every_listed_call_is_refused() {
+        filtered(|| {
+            for &number in REFUSED.iter().chain(REFUSED_HERE) {
+                assert_eq!(errno(number, [0; 4]), libc::EPERM, "system call {number}");
+            }
+            for &number in ABSENT {
+                assert_eq!(errno(number, [0; 4]), libc::ENOSYS, "system call {number}");
+            }
+        });
+    }
+
+    #[test]
+    fn namespaces_are_refused_by_either_call() {
+        filtered(|| {
+            for &flag in NAMESPACES.iter().chain([&CLONE_NEWTIME]) {
+                assert_eq!(errno(libc::SYS_unshare, [flag as u64, 0, 0, 0]), libc::EPERM, "unshare {flag:#x}");
+                // The upper half of a register is nothing to the kernel; a filter must not be led astray by it.
+                assert_eq!(errno(libc::SYS_unshare, [flag as u64 | 1 << 40, 0, 0, 0]), libc::EPERM);
+            }
+            for &flag in NAMESPACES {
+                let flags = (flag | libc::SIGCHLD) as u64;
+                assert_eq!(errno(libc::SYS_clone, [flags, 0, 0, 0]), libc::EPERM, "clone {flag:#x}");
+            }
+            assert_eq!(errno(libc::SYS_unshare, [libc::CLONE_FS as u64, 0, 0, 0]), 0, "no namespace, no harm");
+            std::thread::spawn(|| {}).join().unwrap();
+        });
+    }
+
+    #[test]
+    fn only_the_sockets_that_functions_need() {
+        filtered(|| {
+            let socket = |family: libc::c_int, kind: libc::c_int, protocol: libc::c_int| {
+                errno(libc::SYS_socket, [family as u64, kind as u64, protocol as u64, 0])
+            };
+            for &family in FAMILIES {
+                assert_eq!(socket(family, libc::SOCK_DGRAM, 0), 0, "family {family}");
+            }
+            for family in [libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG, libc::AF_BLUETOOTH, libc::AF_TIPC, 0, 99] {
+                assert_eq!(socket(family, libc::SOCK_DGRAM, 0), libc::EPERM, "family {family}");
+            }
+            for protocol in [libc::NETLINK_NETFILTER, libc::NETLINK_AUDIT, libc::NETLINK_KOBJECT_UEVENT] {
+                assert_eq!(socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol), libc::EPERM, "netlink {protocol}");
+            }
+            assert_eq!(errno(libc::SYS_socketpair, [libc::AF_TIPC as u64, 1, 0, 0]), libc::EPERM);
+        });
+    }
+
+    #[test]
+    fn personalities() {
+        filtered(|| {
+            const ADDR_NO_RANDOMIZE: u64 = 0x4_0000;
+            assert_eq!(errno(libc::SYS_personality, [u64::from(u32::MAX), 0, 0, 0]), 0);
+            assert_eq!(errno(libc::SYS_personality, [ADDR_NO_RANDOMIZE, 0, 0, 0]), libc::EPERM);
+        });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_second_interface_of_x86_64_is_closed() {
+        filtered(|| {
+            for number in [libc::SYS_mount, libc::SYS_getpid, libc::SYS_ptrace] {
+                assert_eq!(errno(number | 0x4000_0000, [0; 4]), libc::ENOSYS, "x32 {number}");
+            }
+        });
+    }
+}

@@ -19,6 +19,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use seccompiler::BpfProgram;
 
@@ -302,14 +303,24 @@ fn sys(tools: &Tools<'_>, steps: &mut Vec<Step<'_>>) {
     steps.push(mount(None, "/sys", None, REMOUNT | DATA, None));
 }
 
+/// `files`, or as many as this daemon may give: without CAP_SYS_RESOURCE no more than its own hard limit.
+fn attainable(files: u64) -> u64 {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let may_raise = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
+    if may_raise { files } else { files.min(own) }
+}
+
 fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> Result<()> {
     let keep = if plan.user.uid == 0 { ROOT_CAPABILITIES } else { 0 };
     // A daemon that the kernel is told to spare must not pass that on.
     steps.push(Step::Write { path: path("/proc/self/oom_score_adj"), content: b"0" });
     steps.push(Step::Enter(os_path(&plan.workdir)?));
+    let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
+    steps.push(Step::Examine(Rc::clone(&program)));
     steps.push(Step::Stdio(plan.output.as_raw_fd()));
     if let Some(files) = plan.limits.open_files {
-        steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: files });
+        steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: attainable(files) });
     }
     steps.push(Step::Limit { resource: libc::RLIMIT_CORE as libc::c_int, value: NO_CORE });
     steps.push(Step::Session);
@@ -319,7 +330,7 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     steps.push(Step::Capabilities(keep));
     steps.push(Step::Signals);
     steps.push(Step::Filter(tools.filters));
-    steps.push(Step::Exec(Program::new(&plan.argv, &plan.env)?));
+    steps.push(Step::Exec(program));
     Ok(())
 }
 

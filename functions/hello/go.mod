@@ -1,0 +1,3 @@
+module faas-jails/hello
+
+go 1.23

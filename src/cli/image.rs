@@ -1,0 +1,192 @@
+//! `faas-jails image …`: the local store of images, by hand.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::config::{self, Config};
+use crate::fault::{Fault, Result};
+use crate::files;
+use crate::image::store::InUse;
+use crate::image::{Credentials, Digest, Image, Progress, PullPolicy, Reference, Silent, Source, Store};
+use crate::provider::{Deployed, Images};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Load a docker-save tar, an OCI archive or an OCI layout; the next deploy of its tag uses it
+    Load {
+        /// A file, a directory, or - for standard input
+        from: PathBuf,
+        /// What to call the image, if the archive has only one; wins over the name inside
+        #[arg(long)]
+        name: Option<Reference>,
+    },
+    /// Fetch an image from its registry
+    Pull {
+        /// Such as registry.example/team/name:tag
+        image: Reference,
+    },
+    /// List images
+    Ls,
+    /// Show an image's record as JSON
+    Inspect {
+        /// Its name
+        image: Reference,
+    },
+    /// Forget an image; the next prune frees its layers
+    Rm {
+        /// Its name
+        image: Reference,
+    },
+    /// Remove images that no function uses, and their layers
+    Prune,
+}
+
+pub fn run(config: &Config, verb: Verb) -> Result<()> {
+    let (_, store) = super::open(config)?;
+    match verb {
+        Verb::Load { from, name } => {
+            let source = match from.as_os_str() == "-" {
+                true => Source::Stream { name: "standard input".into(), reader: Box::new(std::io::stdin()) },
+                false => Source::path(&from),
+            };
+            for image in store.load(source, name.as_ref(), &*bars())? {
+                println!("loaded {} {}", image.reference, image.manifest);
+            }
+        }
+        Verb::Pull { image } => {
+            let pulled = store.pull(&image, &Credentials::default(), &*bars())?;
+            println!("pulled {image} {}", pulled.manifest);
+        }
+        Verb::Ls => list(&store)?,
+        Verb::Inspect { image } => {
+            let found = store.get(&image)?.ok_or_else(|| unknown(&image))?;
+            println!("{}", serde_json::to_string_pretty(&found).map_err(|e| Fault::invalid(e.to_string()))?);
+        }
+        Verb::Rm { image } => {
+            store.remove(&image)?;
+            println!("removed {image}");
+        }
+        Verb::Prune => {
+            let freed = store.prune(&used_by_functions(config)?)?;
+            for image in &freed.images {
+                println!("removed {image}");
+            }
+            println!(
+                "{} images and {} layers removed, {} freed",
+                freed.images.len(),
+                freed.layers.len(),
+                HumanBytes(freed.bytes)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn unknown(image: &Reference) -> Fault {
+    Fault::not_found(format!("no image {image} here; faas-jails image ls shows those that are"))
+}
+
+fn list(store: &Store) -> Result<()> {
+    println!("{:48}  {:12}  {:16}  {:>10}  LOADED", "IMAGE", "MANIFEST", "PLATFORM", "SIZE");
+    for image in store.list()? {
+        println!(
+            "{:48}  {:12}  {:16}  {:>10}  {}",
+            image.reference.canonical(),
+            &image.manifest.hex()[..12],
+            image.platform,
+            HumanBytes(image.size).to_string(),
+            image.loaded.strftime("%Y-%m-%d %H:%M"),
+        );
+    }
+    Ok(())
+}
+
+/// What deployed functions were made from.
+pub fn used_by_functions(config: &Config) -> Result<InUse> {
+    let root = config.root.join("functions");
+    let mut used = InUse::default();
+    for namespace in files::names(&root)? {
+        for file in files::names(&root.join(&namespace))? {
+            if let Some(deployed) = files::read_json::<Deployed>(&root.join(&namespace).join(file))? {
+                used.references.push(deployed.spec.image);
+                used.layers.extend(deployed.image.layers);
+            }
+        }
+    }
+    Ok(used)
+}
+
+/// Bars on a terminal, nothing elsewhere.
+fn bars() -> Box<dyn Progress> {
+    match std::io::stderr().is_terminal() {
+        true => Box::new(Bars::default()),
+        false => Box::new(Silent),
+    }
+}
+
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    layers: Mutex<HashMap<Digest, ProgressBar>>,
+}
+
+impl Bars {
+    fn with(&self, layer: &Digest, act: impl FnOnce(&ProgressBar)) {
+        if let Some(bar) = self.layers.lock().unwrap_or_else(PoisonError::into_inner).get(layer) {
+            act(bar);
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn layer_started(&self, layer: &Digest, total: Option<u64>) {
+        let style = match total {
+            Some(_) => "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
+            None => "{prefix} {spinner} {bytes} {bytes_per_sec}",
+        };
+        let style = ProgressStyle::with_template(style).expect("a valid template");
+        let bar = self.all.add(ProgressBar::new(total.unwrap_or(0)).with_style(style));
+        bar.set_prefix(layer.hex()[..12].to_owned());
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone(), bar);
+    }
+
+    fn bytes(&self, layer: &Digest, count: u64) {
+        self.with(layer, |bar| bar.inc(count));
+    }
+
+    fn layer_done(&self, layer: &Digest) {
+        self.with(layer, ProgressBar::finish);
+    }
+
+    fn warn(&self, sentence: &str) {
+        let _ = self.all.println(format!("warning: {sentence}"));
+    }
+}
+
+/// The store as deploys use it: asks the registry as the configuration says.
+pub struct DeploySource {
+    store: Arc<Store>,
+    policy: PullPolicy,
+}
+
+impl DeploySource {
+    pub fn new(store: Arc<Store>, config: &Config) -> Self {
+        let policy = match config.images.pull {
+            config::Pull::Always => PullPolicy::Always,
+            config::Pull::IfNotPresent => PullPolicy::IfNotPresent,
+        };
+        Self { store, policy }
+    }
+}
+
+impl Images for DeploySource {
+    fn ensure(&self, reference: &Reference, secrets: &[Vec<u8>]) -> Result<Image> {
+        // A secret of the function that is a docker config.json has credentials for its registry.
+        let config = secrets.iter().find_map(|secret| Credentials::from_docker_config(secret).ok());
+        self.store.ensure(reference, self.policy, &config.unwrap_or_default(), &Silent)
+    }
+}

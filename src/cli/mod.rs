@@ -1,0 +1,107 @@
+//! The command line: one file a verb.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, LogFormat};
+use crate::fault::{Fault, Kind, Result};
+use crate::image::Store;
+use crate::platform::{self, Platform};
+
+mod image;
+mod info;
+mod purge;
+mod serve;
+
+/// Run OpenFaaS functions in FreeBSD jails, or on Linux in namespaces.
+///
+/// Point faas-cli at it: faas-cli deploy --gateway http://127.0.0.1:8081 --image IMAGE --name NAME
+#[derive(Debug, Parser)]
+#[command(name = "faas-jails", version, propagate_version = true)]
+struct Arguments {
+    /// The configuration file [default: /etc/faas-jails/config.toml, on FreeBSD /usr/local/etc/faas-jails.toml]
+    #[arg(long, global = true, env = "FAAS_JAILS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve the OpenFaaS provider API until SIGTERM; functions go on running afterwards
+    Serve(serve::Arguments),
+    /// Load, pull, list and remove images
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Show what this host offers, and what is missing
+    Info,
+    /// Remove every replica, link and rule of this realm; functions stay deployed and start with the next serve
+    Purge(purge::Arguments),
+}
+
+/// Parses the arguments and runs the verb. Exit codes are those of sysexits(3).
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("faas-jails: {fault}");
+            ExitCode::from(match fault.kind() {
+                Kind::Invalid => 64,     // EX_USAGE
+                Kind::NotFound => 66,    // EX_NOINPUT
+                Kind::Unsupported => 69, // EX_UNAVAILABLE
+                Kind::System => 71,      // EX_OSERR
+                Kind::Exhausted => 73,   // EX_CANTCREAT
+                Kind::Busy => 75,        // EX_TEMPFAIL
+                Kind::Denied => 77,      // EX_NOPERM
+            })
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref())?;
+    start_logging(config.log_format);
+    match arguments.verb {
+        Verb::Serve(arguments) => serve::run(config, &arguments),
+        Verb::Image(verb) => image::run(&config, verb),
+        Verb::Info => info::run(&config),
+        Verb::Purge(arguments) => purge::run(&config, &arguments),
+    }
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which.
+fn start_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// The platform and the images of this configuration.
+fn open(config: &Config) -> Result<(Platform, Arc<Store>)> {
+    let platform = platform::open(config)?;
+    let images = Store::open(&config.root, Arc::clone(&platform.storage), config.images.settings())?;
+    Ok((platform, Arc::new(images)))
+}
+
+/// Takes the root directory for one daemon; the lock goes with the process.
+fn lock(config: &Config) -> Result<std::fs::File> {
+    use crate::fault::Context;
+    let path = config.root.join("daemon.lock");
+    std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
+    let file = std::fs::File::create(&path).context(|| format!("cannot open {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        Fault::new(
+            Kind::Busy,
+            format!("{} is in use by another faas-jails; stop that one first", config.root.display()),
+        )
+    })?;
+    Ok(file)
+}

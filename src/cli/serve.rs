@@ -1,0 +1,85 @@
+//! `faas-jails serve`: the daemon.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::{self, Credentials, Shared};
+use crate::config::Config;
+use crate::fault::{Context, Result};
+use crate::files;
+use crate::metrics::Metrics;
+use crate::provider::Provider;
+
+/// How long requests that are being served at SIGTERM may take to end.
+const DRAIN: Duration = Duration::from_secs(20);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// At SIGTERM also stop every replica and take the network down
+    #[arg(long)]
+    stop_functions: bool,
+}
+
+pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
+    let _lock = super::lock(&config)?;
+    let credentials = match config.basic_auth {
+        true => Some(Arc::new(Credentials::read(&config.secret_mount_path)?)),
+        false => None,
+    };
+    if credentials.is_none() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "anybody who reaches this address can deploy functions; set basic_auth = true");
+    }
+    // Bound first: a port that is taken must not disturb what another daemon runs.
+    let listener = TcpListener::bind(config.listen).context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr().context(|| "cannot listen")?;
+    let (platform, images) = super::open(&config)?;
+    images.recover()?;
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("lifecycle")
+        .enable_all()
+        .build()
+        .context(|| "cannot start threads")?;
+    let parts = platform.clone();
+    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
+    let root = config.root.clone();
+    let provider = Provider::start(config, platform, source, background.handle().clone())?;
+    let shared = Shared { provider: Arc::clone(&provider), credentials, metrics: Arc::new(Metrics::default()), images };
+    actix_web::rt::System::new().block_on(async {
+        let server = api::serve(listener, shared, DRAIN)?;
+        let handle = server.handle();
+        let asked = asked_to_end().context(|| "cannot wait for signals")?;
+        actix_web::rt::spawn(async move {
+            let signal = asked.await;
+            tracing::info!(signal, "stopping: no new requests, those under way may end");
+            handle.stop(true).await;
+        });
+        files::replace(&root.join("address"), address.to_string().as_bytes())?;
+        tracing::info!("listening on http://{address}");
+        server.await.context(|| "the server stopped")
+    })?;
+    if arguments.stop_functions {
+        provider.stop_all()?;
+        parts.network.teardown()?;
+        parts.sandbox.teardown()?;
+    }
+    files::remove(&root.join("address"))?;
+    drop(provider);
+    background.shutdown_timeout(Duration::from_secs(5));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The name of the signal that ends the daemon, once it comes.
+fn asked_to_end() -> std::io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
+    })
+}

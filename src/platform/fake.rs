@@ -1,0 +1,211 @@
+//! A platform for tests without root: replicas are threads that answer HTTP on loopback addresses. It keeps its
+//! own books as a kernel does, outlives a provider, and misbehaves when a function's environment says so:
+//! `FAIL_START`, `EXIT_AFTER_MS`, `NEVER_LISTEN`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Platform;
+use crate::fault::{Fault, Kind, Result};
+use crate::function::ReplicaName;
+use crate::image::Layer;
+use crate::network::{Attachment, Network};
+use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
+
+/// The fake kernel. Clone it to see what is left in it.
+#[derive(Clone, Default)]
+pub struct Fake {
+    books: Arc<Mutex<Books>>,
+    /// Replicas ever started.
+    pub starts: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Books {
+    roots: BTreeSet<ReplicaName>,
+    links: BTreeMap<ReplicaName, IpAddr>,
+    processes: BTreeMap<ReplicaName, Process>,
+}
+
+#[derive(Default)]
+struct Process {
+    stop: Arc<AtomicBool>,
+    exit: Option<Exit>,
+    on_exit: Vec<Box<dyn FnOnce(Exit) + Send>>,
+}
+
+impl Fake {
+    /// The three capabilities, all of this kernel.
+    pub fn platform(&self) -> Platform {
+        Platform { storage: Arc::new(self.clone()), network: Arc::new(self.clone()), sandbox: Arc::new(self.clone()) }
+    }
+
+    /// Roots, links and processes that exist.
+    pub fn left(&self) -> (usize, usize, usize) {
+        let books = self.books.lock().unwrap();
+        (books.roots.len(), books.links.len(), books.processes.len())
+    }
+
+    /// Ends a replica as if it had crashed.
+    pub fn crash(&self, replica: &ReplicaName) {
+        self.end(replica, Exit::Code(1));
+    }
+
+    fn end(&self, replica: &ReplicaName, exit: Exit) {
+        let waiting = {
+            let mut books = self.books.lock().unwrap();
+            let Some(process) = books.processes.get_mut(replica) else { return };
+            process.stop.store(true, Ordering::SeqCst);
+            if process.exit.is_some() {
+                return;
+            }
+            process.exit = Some(exit);
+            std::mem::take(&mut process.on_exit)
+        };
+        for on_exit in waiting {
+            std::thread::spawn(move || on_exit(exit));
+        }
+    }
+}
+
+impl Storage for Fake {
+    fn has(&self, _: &Layer) -> Result<bool> {
+        Ok(true)
+    }
+    fn stage(&self, _: &Layer) -> Result<Staging> {
+        Err(Fault::new(Kind::Unsupported, "the fake has every layer"))
+    }
+    fn commit(&self, _: Staging) -> Result<()> {
+        Ok(())
+    }
+    fn abort(&self, _: Staging) -> Result<()> {
+        Ok(())
+    }
+    fn clone_root(&self, _: &[Layer], replica: &ReplicaName, _: &RootOptions) -> Result<Root> {
+        self.books.lock().unwrap().roots.insert(replica.clone());
+        Ok(Root::Directory(PathBuf::from("/nonexistent")))
+    }
+    fn destroy_root(&self, replica: &ReplicaName) -> Result<()> {
+        self.books.lock().unwrap().roots.remove(replica);
+        Ok(())
+    }
+    fn remove_layer(&self, _: &Layer) -> Result<()> {
+        Ok(())
+    }
+    fn inventory(&self) -> Result<Inventory> {
+        Ok(Inventory { roots: self.books.lock().unwrap().roots.iter().cloned().collect(), layers: Vec::new() })
+    }
+    fn recover(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Network for Fake {
+    fn setup(&self) -> Result<()> {
+        Ok(())
+    }
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
+    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
+        self.books.lock().unwrap().links.insert(replica.clone(), address);
+        Ok(Attachment::Inherit)
+    }
+    fn detach(&self, replica: &ReplicaName) -> Result<()> {
+        self.books.lock().unwrap().links.remove(replica);
+        Ok(())
+    }
+    fn attached(&self) -> Result<Vec<ReplicaName>> {
+        Ok(self.books.lock().unwrap().links.keys().cloned().collect())
+    }
+}
+
+impl Sandbox for Fake {
+    fn start(&self, plan: &Plan) -> Result<()> {
+        if plan.env.contains_key("FAIL_START") {
+            return Err(Fault::invalid(format!("{} is not in the image", plan.argv[0])));
+        }
+        self.starts.fetch_add(1, Ordering::SeqCst);
+        let stop = Arc::new(AtomicBool::new(false));
+        let address = {
+            let mut books = self.books.lock().unwrap();
+            books.processes.insert(plan.replica.clone(), Process { stop: Arc::clone(&stop), ..Process::default() });
+            books.links[&plan.replica]
+        };
+        if let Some(after) = plan.env.get("EXIT_AFTER_MS").and_then(|ms| ms.parse().ok()) {
+            let (fake, replica) = (self.clone(), plan.replica.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(after));
+                fake.end(&replica, Exit::Code(3));
+            });
+        }
+        if !plan.env.contains_key("NEVER_LISTEN") {
+            let listener = TcpListener::bind((address, 8080))?;
+            listener.set_nonblocking(true)?;
+            let greeting = plan.env.get("GREETING").cloned().unwrap_or_default();
+            std::thread::spawn(move || serve(&listener, &stop, &greeting));
+        }
+        Ok(())
+    }
+
+    fn signal(&self, replica: &ReplicaName, _: Signal) -> Result<()> {
+        self.end(replica, Exit::Signal(15));
+        Ok(())
+    }
+
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, replica: &ReplicaName) -> Result<()> {
+        self.end(replica, Exit::Signal(9));
+        self.books.lock().unwrap().processes.remove(replica);
+        Ok(())
+    }
+
+    fn watch(&self, replica: &ReplicaName, on_exit: Box<dyn FnOnce(Exit) + Send>) -> Result<()> {
+        let mut books = self.books.lock().unwrap();
+        match books.processes.get_mut(replica).map(|process| (process.exit, process)) {
+            Some((None, process)) => process.on_exit.push(on_exit),
+            Some((Some(exit), _)) => drop(std::thread::spawn(move || on_exit(exit))),
+            None => drop(std::thread::spawn(move || on_exit(Exit::Unknown))),
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<Found>> {
+        let books = self.books.lock().unwrap();
+        let found = |(replica, process): (&ReplicaName, &Process)| Found {
+            replica: replica.clone(),
+            alive: process.exit.is_none(),
+        };
+        Ok(books.processes.iter().map(found).collect())
+    }
+
+    fn usage(&self, _: &ReplicaName) -> Result<Usage> {
+        Ok(Usage { cpu: Duration::from_millis(5), memory: 1 << 20, pids: 1 })
+    }
+}
+
+fn serve(listener: &TcpListener, stop: &AtomicBool, greeting: &str) {
+    while !stop.load(Ordering::SeqCst) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let greeting = greeting.to_owned();
+        std::thread::spawn(move || {
+            let _ = stream.set_nonblocking(false);
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", greeting.len());
+            let _ = stream.write_all((head + &greeting).as_bytes());
+        });
+    }
+}

@@ -1,0 +1,258 @@
+//! What users do to functions: create, update, scale, delete.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::catalog::{Deployed, Function, Replica};
+use super::{Provider, replica};
+use crate::fault::{Fault, Kind, Result};
+use crate::files;
+use crate::function::{FunctionKey, FunctionSpec, Resources};
+use crate::image::{Image, Reference};
+
+/// Label: how many replicas a deploy starts.
+pub const SCALE_MIN: &str = "com.openfaas.scale.min";
+
+/// What a user asks for, checked; the rest of a [`FunctionSpec`] is the provider's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The function.
+    pub key: FunctionKey,
+    /// Its image.
+    pub image: Reference,
+    /// See [`FunctionSpec::env_process`].
+    pub env_process: Option<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Secrets.
+    pub secrets: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Constraints.
+    pub constraints: Vec<String>,
+    /// Limits.
+    pub limits: Option<Resources>,
+    /// Requests.
+    pub requests: Option<Resources>,
+    /// Root read-only.
+    pub read_only_root: bool,
+}
+
+impl Desired {
+    /// The replicas that its labels ask for at least.
+    fn minimum(&self) -> Option<u32> {
+        self.labels.get(SCALE_MIN)?.parse().ok().filter(|n| *n > 0)
+    }
+
+    fn into_spec(self, replicas: u32, created: jiff::Timestamp, revision: u64) -> FunctionSpec {
+        FunctionSpec {
+            key: self.key,
+            image: self.image,
+            env_process: self.env_process,
+            env: self.env,
+            secrets: self.secrets,
+            labels: self.labels,
+            annotations: self.annotations,
+            constraints: self.constraints,
+            limits: self.limits,
+            requests: self.requests,
+            read_only_root: self.read_only_root,
+            replicas,
+            created,
+            revision,
+        }
+    }
+}
+
+impl Provider {
+    /// Deploys a new function; `Busy` when the name is taken. Returns when its replicas are ready, or after
+    /// `deploy_wait`. A failure leaves nothing behind.
+    pub fn create(&self, desired: Desired) -> Result<()> {
+        let key = desired.key.clone();
+        let lock = self.locks.of(&key);
+        let _held = lock.hold();
+        if self.catalog.get(&key).is_some() {
+            return Err(Fault::new(
+                Kind::Busy,
+                format!("function {key} already exists; update it with PUT, or delete it first"),
+            ));
+        }
+        let image = self.image_for(&desired)?;
+        let replicas = desired.minimum().unwrap_or(1);
+        let spec = desired.into_spec(replicas, jiff::Timestamp::now(), 1);
+        let function = Function::new(Deployed { spec, image });
+        let deployed = function.deployed();
+        let (started, failed) = self.start_many(&function, &deployed, replicas as usize);
+        let ready = match failed {
+            Some(fault) => Err(fault),
+            None => self.wait_ready(&function, &started, started.len(), self.config.deploy_wait).map(|_| ()),
+        };
+        // A replica that ends before it serves is a broken image or a broken setting: better said now.
+        let kept = ready.and_then(|()| files::replace_json(&self.spec_path(&key), &*deployed));
+        if let Err(fault) = kept {
+            let undone = self.discard_all(&started).and(self.logs.forget(&key));
+            return Err(fault.and_cleanup(undone));
+        }
+        function.state().replicas = started;
+        function.publish();
+        self.catalog.insert(function);
+        // One that ended between being looked at and being listed.
+        self.reconcile_soon(&key, std::time::Duration::ZERO);
+        tracing::info!(function = %key, image = %deployed.spec.image, replicas, "deployed");
+        Ok(())
+    }
+
+    /// Replaces a function by what is desired: starts the new replicas, waits until they are ready, switches, and
+    /// drains the old ones. A failure leaves nothing behind and the old ones serving.
+    pub fn update(&self, desired: Desired) -> Result<()> {
+        let key = desired.key.clone();
+        let lock = self.locks.of(&key);
+        let _held = lock.hold();
+        let function = self.find(&key)?;
+        let image = self.image_for(&desired)?;
+        let old = function.deployed();
+        let replicas = desired.minimum().unwrap_or(old.spec.replicas);
+        let spec = desired.into_spec(replicas, old.spec.created, old.spec.revision + 1);
+        let deployed = Deployed { spec, image };
+        let (started, failed) = self.start_many(&function, &deployed, replicas as usize);
+        let ready = match failed {
+            Some(fault) => Err(fault),
+            None => self.wait_ready(&function, &started, started.len(), self.config.ready_wait),
+        };
+        let kept = match ready {
+            Ok(true) => files::replace_json(&self.spec_path(&key), &deployed),
+            Ok(false) => Err(Fault::invalid(format!(
+                "the new version of {key} did not accept connections on port {} within {}s",
+                replica::PORT,
+                self.config.ready_wait.as_secs()
+            ))),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = kept {
+            let undone = self.discard_all(&started);
+            return Err(fault.within(format!("{key} is not updated, its previous version stays")).and_cleanup(undone));
+        }
+        function.deployed.store(Arc::new(deployed));
+        let replaced = {
+            let mut state = function.state();
+            state.failures = 0;
+            state.not_before = None;
+            state.last_failure = None;
+            std::mem::replace(&mut state.replicas, started)
+        };
+        self.take_out(&function, &old, replaced);
+        self.reconcile_soon(&key, std::time::Duration::ZERO);
+        tracing::info!(function = %key, image = %old.spec.image, replicas, "updated");
+        Ok(())
+    }
+
+    /// Sets how many replicas there are. Returns when those that were missing are ready, or after `deploy_wait`.
+    pub fn scale(&self, key: &FunctionKey, replicas: u32) -> Result<()> {
+        let lock = self.locks.of(key);
+        let _held = lock.hold();
+        self.scale_held(key, replicas)
+    }
+
+    /// Starts a function that is at zero.
+    pub(super) fn wake(&self, key: &FunctionKey) -> Result<()> {
+        let lock = self.locks.of(key);
+        let _held = lock.hold();
+        match self.find(key)?.deployed().spec.replicas {
+            0 => self.scale_held(key, 1),
+            _ => Ok(()),
+        }
+    }
+
+    fn scale_held(&self, key: &FunctionKey, replicas: u32) -> Result<()> {
+        let function = self.find(key)?;
+        let old = function.deployed();
+        let room = self.addresses().capacity();
+        if u128::from(replicas) > room {
+            return Err(Fault::invalid(format!(
+                "{replicas} replicas of {key} are more than the {room} addresses of {}",
+                self.config.network.subnet
+            )));
+        }
+        let mut deployed = Deployed::clone(&old);
+        deployed.spec.replicas = replicas;
+        files::replace_json(&self.spec_path(key), &deployed)?;
+        function.deployed.store(Arc::new(deployed));
+        let surplus = {
+            let mut state = function.state();
+            // A person asked: no waiting for a backoff to end.
+            state.not_before = None;
+            // Those that serve stay; of them, those with the fewest requests go first.
+            state.replicas.sort_by_key(|r| (!r.is_ready(), std::cmp::Reverse(r.inflight())));
+            let keep = (replicas as usize).min(state.replicas.len());
+            state.replicas.split_off(keep)
+        };
+        self.take_out(&function, &old, surplus);
+        self.start_missing(&function)?;
+        let all = function.replicas();
+        self.wait_ready(&function, &all, all.len(), self.config.deploy_wait)?;
+        tracing::info!(function = %key, replicas, "scaled");
+        Ok(())
+    }
+
+    /// Removes a function. Its replicas finish their requests in the background; its name is free at once.
+    pub fn delete(&self, key: &FunctionKey) -> Result<()> {
+        let lock = self.locks.of(key);
+        let _held = lock.hold();
+        let function = self.find(key)?;
+        files::remove(&self.spec_path(key))?;
+        self.catalog.remove(key);
+        let replicas = std::mem::take(&mut function.state().replicas);
+        self.take_out(&function, &function.deployed(), replicas);
+        self.logs.forget(key)?;
+        tracing::info!(function = %key, "deleted");
+        Ok(())
+    }
+
+    /// Retires replicas that have been taken out of the state.
+    fn take_out(&self, function: &Function, deployed: &Deployed, replicas: Vec<Arc<Replica>>) {
+        // Published first: from then on no request is given to them.
+        function.publish();
+        let grace = self.grace(deployed);
+        for replica in replicas {
+            self.retire(replica, grace);
+        }
+    }
+
+    fn discard_all(&self, replicas: &[Arc<Replica>]) -> Result<()> {
+        let mut failed = replicas.iter().filter_map(|r| self.discard(&r.name).err());
+        match failed.next() {
+            Some(first) => Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other)))),
+            None => Ok(()),
+        }
+    }
+
+    fn image_for(&self, desired: &Desired) -> Result<Image> {
+        let namespace = &desired.key.namespace;
+        self.secrets.check(namespace, &desired.secrets)?;
+        let secrets = self.secrets.values(namespace, &desired.secrets)?;
+        let image = self.images.ensure(&desired.image, &secrets);
+        // Whatever is wrong with it, it is the deploy's image that is wrong.
+        image.map_err(|fault| Fault::invalid(format!("unable to pull image {}", desired.image)).because(fault))
+    }
+
+    /// Ends every replica, those being drained too, and waits until nothing of them is left. Functions stay
+    /// deployed, and none of them gets a replica from this provider any more.
+    pub fn stop_all(&self) -> Result<()> {
+        self.stopping.store(true, Ordering::SeqCst);
+        for function in self.catalog.all() {
+            // Whoever is starting replicas of it has finished when the lock is had; who comes later sees the mark.
+            let lock = self.locks.of(&function.key);
+            let _held = lock.hold();
+            function.state().replicas.clear();
+            function.publish();
+        }
+        let mut failed = self.replicas_anywhere()?.into_iter().filter_map(|name| self.discard(&name).err());
+        match failed.next() {
+            Some(first) => Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other)))),
+            None => Ok(()),
+        }
+    }
+}

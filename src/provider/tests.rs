@@ -1,0 +1,252 @@
+//! The lifecycle, on the fake platform.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::fault::Kind;
+use crate::image::{Digest, Origin, RunConfig};
+use crate::platform::fake::Fake;
+
+struct AnyImage;
+
+impl Images for AnyImage {
+    fn ensure(&self, reference: &Reference, _: &[Vec<u8>]) -> Result<Image> {
+        if reference.as_written().contains("missing") {
+            return Err(Fault::not_found("registry r.example knows no such tag"));
+        }
+        let run = RunConfig { argv: vec!["/fwatchdog".into()], workdir: "/".into(), ..RunConfig::default() };
+        let (manifest, loaded) = (Digest::of("m"), jiff::Timestamp::now());
+        let (reference, origin, resolved) = (reference.clone(), Origin::Loaded, manifest.clone());
+        Ok(Image {
+            reference,
+            origin,
+            resolved,
+            manifest,
+            layers: Vec::new(),
+            run,
+            platform: "linux/amd64".into(),
+            size: 0,
+            loaded,
+        })
+    }
+}
+
+struct World {
+    fake: Fake,
+    config: Config,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        // Each test has a loopback network of its own.
+        static NET: AtomicU8 = AtomicU8::new(60);
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config { root: dir.path().to_owned(), ..Config::default() };
+        let third = NET.fetch_add(1, Ordering::SeqCst);
+        let net = IpAddr::from([127, (std::process::id() % 250) as u8 + 1, third, 0]);
+        config.network.subnet = ipnetwork::IpNetwork::new(net, 24).unwrap();
+        config.ready_wait = Duration::from_millis(1500);
+        config.deploy_wait = Duration::from_millis(1000);
+        config.stop_wait = Duration::from_millis(100);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { fake: Fake::default(), config, runtime, _dir: dir }
+    }
+
+    fn provider(&self) -> Arc<Provider> {
+        let handle = self.runtime.handle().clone();
+        Provider::start(self.config.clone(), self.fake.platform(), Arc::new(AnyImage), handle).unwrap()
+    }
+}
+
+fn desired(name: &str, env: &[(&str, &str)]) -> Desired {
+    Desired {
+        key: FunctionKey::parse(name, &"openfaas-fn".parse().unwrap()).unwrap(),
+        image: "f:1".parse().unwrap(),
+        env_process: None,
+        env: env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        secrets: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        constraints: Vec::new(),
+        limits: None,
+        requests: None,
+        read_only_root: false,
+    }
+}
+
+fn eventually(what: &str, check: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_function_lives_and_leaves_nothing() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(desired("f", &[])).unwrap();
+    assert_eq!(provider.create(desired("f", &[])).unwrap_err().kind(), Kind::Busy);
+    let key = desired("f", &[]).key;
+    let function = provider.find(&key).unwrap();
+    assert_eq!(function.available(), 1);
+    provider.scale(&key, 3).unwrap();
+    assert_eq!((function.available(), world.fake.left()), (3, (3, 3, 3)));
+    provider.scale(&key, 0).unwrap();
+    eventually("the end of the replicas", || world.fake.left() == (0, 0, 0));
+    provider.delete(&key).unwrap();
+    assert_eq!(provider.delete(&key).unwrap_err().kind(), Kind::NotFound);
+    eventually("the end of retiring", || provider.retiring() == 0);
+    assert!(provider.addresses().holders().is_empty());
+    assert!(files::names(&world.config.root.join("replicas")).unwrap().is_empty());
+}
+
+#[test]
+fn a_failed_deploy_leaves_nothing_and_says_why() {
+    let world = World::new();
+    let provider = world.provider();
+    for (env, image, word) in [
+        (&[("FAIL_START", "1")][..], "f", "/fwatchdog is not in the image"),
+        (&[("EXIT_AFTER_MS", "0"), ("NEVER_LISTEN", "1")], "f", "exited with status 3"),
+        (&[], "missing", "knows no such tag"),
+    ] {
+        let mut desired = desired("f", env);
+        desired.image = image.parse().unwrap();
+        let fault = provider.create(desired).unwrap_err();
+        assert!(fault.to_string().contains(word), "{fault}");
+        assert_eq!(fault.kind(), Kind::Invalid);
+        assert_eq!(world.fake.left(), (0, 0, 0));
+    }
+    assert!(provider.catalog.all().is_empty() && provider.addresses().holders().is_empty());
+}
+
+#[test]
+fn a_function_that_never_listens_is_deployed_with_nobody_available() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(desired("f", &[("NEVER_LISTEN", "1")])).unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    assert_eq!((function.available(), function.replicas().len()), (0, 1));
+    let lease = world.runtime.block_on(provider.lease(&function, None));
+    assert_eq!(lease.unwrap_err().kind(), Kind::Exhausted);
+    let log = || provider.logs.reader(&function.key, None).next(crate::logs::Last::WithPartial).unwrap();
+    eventually("the note in the log", || log().iter().any(|l| l.text.contains("does not accept connections")));
+}
+
+#[test]
+fn an_update_that_fails_keeps_the_previous_version() {
+    let world = World::new();
+    let provider = world.provider();
+    let key = desired("f", &[]).key;
+    assert_eq!(provider.update(desired("f", &[])).unwrap_err().kind(), Kind::NotFound);
+    provider.create(desired("f", &[("GREETING", "one")])).unwrap();
+    let before = provider.find(&key).unwrap().ready()[0].name.clone();
+    for env in [("FAIL_START", "1"), ("NEVER_LISTEN", "1"), ("EXIT_AFTER_MS", "0")] {
+        let env = [env, ("GREETING", "two")];
+        // One that listens for a moment before it ends may count as ready; then the update is no failure.
+        let Err(fault) = provider.update(desired("f", &env)) else { continue };
+        assert!(fault.to_string().contains("its previous version stays"), "{fault}");
+        let function = provider.find(&key).unwrap();
+        assert_eq!(function.ready()[0].name, before);
+        assert_eq!(function.deployed().spec.env["GREETING"], "one");
+        assert_eq!(world.fake.left(), (1, 1, 1));
+    }
+    provider.update(desired("f", &[("GREETING", "three")])).unwrap();
+    let function = provider.find(&key).unwrap();
+    assert_ne!(function.ready()[0].name, before);
+    eventually("the end of the old replica", || world.fake.left() == (1, 1, 1));
+}
+
+#[test]
+fn a_crashed_replica_is_replaced() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(desired("f", &[])).unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    let first = function.ready()[0].name.clone();
+    world.fake.crash(&first);
+    eventually("a new replica", || function.ready().first().is_some_and(|r| r.name != first));
+    eventually("the end of the crashed one", || world.fake.left() == (1, 1, 1));
+}
+
+#[test]
+fn a_hundred_requests_at_zero_cause_one_start() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(desired("f", &[])).unwrap();
+    let key = desired("f", &[]).key;
+    let function = provider.find(&key).unwrap();
+    provider.scale(&key, 0).unwrap();
+    let before = world.fake.starts.load(Ordering::SeqCst);
+    world.runtime.block_on(async {
+        let leases = (0..100).map(|_| provider.lease(&function, None));
+        for lease in futures_util::future::join_all(leases).await {
+            lease.unwrap();
+        }
+    });
+    assert_eq!(world.fake.starts.load(Ordering::SeqCst) - before, 1);
+}
+
+#[test]
+fn the_least_busy_replica_is_picked_and_a_retired_one_never() {
+    let world = World::new();
+    let provider = world.provider();
+    let mut three = desired("f", &[]);
+    three.labels.insert(deploy::SCALE_MIN.into(), "3".into());
+    provider.create(three).unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    let leases: Vec<Lease> = (0..6).map(|_| function.pick(None).unwrap()).collect();
+    assert!(function.ready().iter().all(|r| r.inflight() == 2));
+    let busy = leases[0].name.clone();
+    assert!((0..9).all(|_| function.pick(Some(&leases[0])).unwrap().name != busy));
+    provider.scale(&function.key, 1).unwrap();
+    let stays = function.ready()[0].name.clone();
+    assert!((0..9).all(|_| function.pick(None).unwrap().name == stays));
+    assert_eq!(world.fake.left().2, 3, "the others still have requests");
+    drop(leases);
+    eventually("the end of the drained ones", || world.fake.left() == (1, 1, 1));
+}
+
+#[test]
+fn the_next_daemon_adopts_what_matches_and_sweeps_the_rest() {
+    let world = World::new();
+    let provider = world.provider();
+    for name in ["keep", "gone", "old"] {
+        provider.create(desired(name, &[])).unwrap();
+    }
+    let named = |name: &str| provider.find(&desired(name, &[]).key).unwrap().ready()[0].name.clone();
+    let (keep, old) = (named("keep"), named("old"));
+    // A daemon that is killed leaves the kernel as it is, and here also: a deleted function whose replica still
+    // runs, and one whose replica is of an older revision.
+    drop(provider);
+    std::fs::remove_file(world.config.root.join("functions/openfaas-fn/gone.json")).unwrap();
+    let path = world.config.root.join("functions/openfaas-fn/old.json");
+    let mut deployed: Deployed = files::read_json(&path).unwrap().unwrap();
+    deployed.spec.revision += 1;
+    files::replace_json(&path, &deployed).unwrap();
+    let provider = world.provider();
+    let ready = |name: &str| provider.find(&desired(name, &[]).key).unwrap().ready().first().map(|r| r.name.clone());
+    eventually("adoption", || ready("keep") == Some(keep.clone()));
+    eventually("a new replica", || ready("old").is_some_and(|name| name != old));
+    assert_eq!(provider.find(&desired("gone", &[]).key).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(world.fake.left(), (2, 2, 2));
+    assert_eq!(provider.addresses().holders().len(), 2);
+}
+
+#[test]
+fn a_name_is_free_at_once_after_a_delete() {
+    let world = World::new();
+    let provider = world.provider();
+    for _ in 0..5 {
+        provider.create(desired("f", &[])).unwrap();
+        provider.delete(&desired("f", &[]).key).unwrap();
+    }
+    eventually("the end of all", || world.fake.left() == (0, 0, 0) && provider.retiring() == 0);
+}

@@ -1,0 +1,376 @@
+//! Replicas with addresses: a bridge in a network namespace that the test made, and a second one as the outside world.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use faas_jails::fault::Kind;
+use faas_jails::network::{Attachment, Network};
+use faas_jails::platform::linux::network::BridgeNetwork;
+use faas_jails::sandbox::{Plan, Sandbox};
+
+use crate::support::{World, root, until};
+
+/// Runs a test in a thread with a network namespace of its own, as if that were the host's.
+fn on_a_host_of_its_own(test: impl FnOnce() + Send + 'static) {
+    if !root() {
+        return;
+    }
+    let thread = std::thread::spawn(|| {
+        // SAFETY: affects this thread only.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+        ip("link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs ip(8) in this thread's namespace and returns what it says.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn links() -> Vec<String> {
+    let name = |line: &str| line.split(": ").nth(1).unwrap().split('@').next().unwrap().to_owned();
+    ip("-o link").lines().map(name).collect()
+}
+
+fn rules() -> String {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("these tests need nftables");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const SUBNET: &str = "10.77.0.0/24";
+
+fn bridge(world: &World, subnet: &str, nat: bool) -> BridgeNetwork {
+    BridgeNetwork::new(world.realm.clone(), &format!("{}br", world.realm), subnet.parse().unwrap(), nat).unwrap()
+}
+
+fn connected(world: &World, network: &BridgeNetwork, address: &str, argv: &[&str]) -> Plan {
+    let mut plan = world.plan(argv);
+    plan.network = network.attach(&plan.replica, address.parse().unwrap()).unwrap();
+    world.sandbox.start(&plan).unwrap();
+    // The caller's descriptor goes; the replica's processes keep the namespace.
+    plan.network = Attachment::None;
+    plan
+}
+
+fn end(world: &World, network: &BridgeNetwork, plan: &Plan) {
+    world.remove(&plan.replica);
+    network.detach(&plan.replica).unwrap();
+    network.detach(&plan.replica).unwrap();
+}
+
+/// What a replica on this port answers.
+fn ask(address: &str, port: u16) -> std::io::Result<String> {
+    let to = (address.parse::<IpAddr>().unwrap(), port).into();
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
+
+#[test]
+fn setup_and_teardown_can_be_repeated_and_leave_nothing() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, true);
+        for _ in 0..2 {
+            network.setup().unwrap();
+            network.setup().unwrap();
+            assert!(ip("-4 -o address").contains("inet 10.77.0.1/24"));
+            assert_eq!(rules().matches("masquerade").count(), 1, "{}", rules());
+            network.teardown().unwrap();
+            network.teardown().unwrap();
+            assert_eq!(links(), ["lo"]);
+            assert_eq!(rules(), "");
+        }
+    });
+}
+
+#[test]
+fn iptables_serves_where_there_is_no_nft() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, true);
+        let bin = world.dir.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::os::unix::fs::symlink("/usr/sbin/iptables", bin.join("iptables")).unwrap();
+        let listed = |program: &str, path: &str, verb: &str| {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let args = ["--exact", "network::a_child_with_another_path", "--nocapture"];
+            let output =
+                child.args(args).env("PATH", path).env(CHILD, format!("{} {verb}", world.realm)).output().unwrap();
+            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let path = bin.to_str().unwrap();
+        listed("iptables", path, "setup");
+        listed("iptables", path, "setup");
+        let rules = || {
+            let output = Command::new("iptables-save").output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(rules().len(), 6, "{:?}", rules());
+        assert_eq!(rules().iter().filter(|rule| rule.contains("MASQUERADE")).count(), 1);
+        listed("iptables", path, "teardown");
+        assert_eq!(rules(), Vec::<String>::new());
+        let nothing = world.dir.path().join("nothing");
+        let said = listed("nothing", nothing.to_str().unwrap(), "setup");
+        assert!(said.contains("install the package nftables"), "{said}");
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+const CHILD: &str = "FAAS_JAILS_TEST_NETWORK";
+
+/// Not a test of its own: another process, because the PATH belongs to a whole process.
+#[test]
+fn a_child_with_another_path() {
+    let Ok(wanted) = std::env::var(CHILD) else { return };
+    let (realm, verb) = wanted.split_once(' ').unwrap();
+    let network =
+        BridgeNetwork::new(realm.parse().unwrap(), &format!("{realm}br"), SUBNET.parse().unwrap(), true).unwrap();
+    let result = if verb == "setup" { network.setup() } else { network.teardown() };
+    println!("{result:?}");
+}
+
+#[test]
+fn a_strangers_bridge_is_left_alone() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, false);
+        ip(&format!("link add {}br type bridge", world.realm));
+        for fault in [network.setup().unwrap_err(), network.teardown().unwrap_err()] {
+            assert!(fault.to_string().contains("does not belong to realm"), "{fault}");
+        }
+        assert_eq!(links().len(), 2);
+        ip(&format!("link delete {}br", world.realm));
+    });
+}
+
+#[test]
+fn the_host_reaches_replicas_and_they_do_not_reach_each_other() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, true);
+        network.setup().unwrap();
+        let server = connected(&world, &network, "10.77.0.2", &["sh", "-c", SERVER]);
+        until("the server answers", || ask("10.77.0.2", 80).is_ok_and(|answer| answer == "hello\n"));
+
+        let listener = TcpListener::bind("0.0.0.0:8081").unwrap();
+        let hidden = TcpListener::bind("127.0.0.1:8082").unwrap();
+        let client = connected(
+            &world,
+            &network,
+            "10.77.0.3",
+            &[
+                "sh",
+                "-c",
+                "ip -o -4 address; ip route
+                 nc -w 1 10.77.0.2 80 </dev/null && echo reached another
+                 nc -w 1 10.77.0.1 8082 </dev/null && echo reached loopback
+                 echo knock | nc -w 2 10.77.0.1 8081 && echo reached the host; echo done",
+            ],
+        );
+        let (mut knocking, peer) = listener.accept().unwrap();
+        assert_eq!(peer.ip(), "10.77.0.3".parse::<IpAddr>().unwrap());
+        let mut knock = [0; 6];
+        knocking.read_exact(&mut knock).unwrap();
+        drop(knocking);
+        world.wait_for(&client.replica, "done");
+        let output = world.output(&client.replica);
+        assert!(output.contains("10.77.0.3/24") && output.contains("default via 10.77.0.1"), "{output}");
+        assert!(output.contains("reached the host"), "{output}");
+        assert!(!output.contains("reached another") && !output.contains("reached loopback"), "{output}");
+        drop(hidden);
+
+        let mut attached = network.attached().unwrap();
+        attached.sort();
+        let mut expected = vec![server.replica.clone(), client.replica.clone()];
+        expected.sort();
+        assert_eq!(attached, expected);
+        end(&world, &network, &server);
+        end(&world, &network, &client);
+        assert_eq!(network.attached().unwrap(), []);
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
+fn links_vanish_with_the_last_process() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, false);
+        network.setup().unwrap();
+        let before = links();
+        let plan = connected(&world, &network, "10.77.0.2", &["sleep", "1000"]);
+        assert_eq!(links().len(), before.len() + 1);
+        world.remove(&plan.replica);
+        until("the link has gone by itself", || links() == before);
+        network.detach(&plan.replica).unwrap();
+        network.teardown().unwrap();
+    });
+}
+
+#[test]
+fn what_cannot_be_attached_is_refused_and_leaves_nothing() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, false);
+        let replica = world.replica();
+        let attach = |address: &str| network.attach(&replica, address.parse().unwrap()).unwrap_err();
+        assert_eq!(attach("10.77.0.2").kind(), Kind::NotFound, "no bridge yet");
+        network.setup().unwrap();
+        let before = links();
+        assert_eq!(attach("10.78.0.2").kind(), Kind::Invalid);
+        assert_eq!(attach("10.77.0.1").kind(), Kind::Invalid);
+        let held = network.attach(&replica, "10.77.0.2".parse().unwrap()).unwrap();
+        assert_eq!(attach("10.77.0.3").kind(), Kind::Busy);
+        drop(held);
+        network.detach(&replica).unwrap();
+        assert_eq!(links(), before);
+        network.teardown().unwrap();
+        assert!(
+            BridgeNetwork::new(world.realm.clone(), "much-too-long-a-name", SUBNET.parse().unwrap(), false).is_err()
+        );
+        assert!(BridgeNetwork::new(world.realm.clone(), "br;x", SUBNET.parse().unwrap(), false).is_err());
+    });
+}
+
+#[test]
+fn replicas_reach_the_outside_under_the_hosts_address_and_it_does_not_reach_them() {
+    on_a_host_of_its_own(to_the_outside);
+}
+
+#[test]
+fn replicas_reach_the_outside_where_docker_or_ufw_drop_what_they_do_not_know() {
+    on_a_host_of_its_own(|| {
+        iptables("-P FORWARD DROP");
+        to_the_outside();
+        assert_eq!(iptables("-S FORWARD"), "-P FORWARD DROP\n");
+    });
+}
+
+fn iptables(arguments: &str) -> String {
+    let output = Command::new("iptables").args(arguments.split(' ')).output().expect("these tests need iptables");
+    assert!(output.status.success(), "iptables {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The outside is a third namespace behind a veth pair.
+fn to_the_outside() {
+    {
+        let world = World::new();
+        let network = bridge(&world, SUBNET, true);
+        network.setup().unwrap();
+        let outside = Outside::new();
+        let plan = connected(
+            &world,
+            &network,
+            "10.77.0.2",
+            &["sh", "-c", &format!("echo hello | nc -w 5 192.0.2.2 9000; echo done; {SERVER}")],
+        );
+        assert_eq!(outside.guest(), "192.0.2.1".parse::<IpAddr>().unwrap());
+        world.wait_for(&plan.replica, "done");
+        until("the server answers the host", || ask("10.77.0.2", 80).is_ok());
+        assert!(!outside.reaches("10.77.0.2"), "nobody outside reaches a replica, not even with a route");
+        end(&world, &network, &plan);
+        outside.close();
+        network.teardown().unwrap();
+        until("all links are gone", || links() == ["lo"]);
+    }
+}
+
+#[test]
+fn a_network_of_the_sixth_version_works_as_well() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, "fd77:1::/64", true);
+        network.setup().unwrap();
+        let plan = connected(&world, &network, "fd77:1::2", &["sh", "-c", SERVER]);
+        until("the server answers", || ask("fd77:1::2", 80).is_ok_and(|answer| answer == "hello\n"));
+        end(&world, &network, &plan);
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+/// A namespace with 192.0.2.2, linked to this thread's with 192.0.2.1, that serves requests to be done there.
+struct Outside {
+    requests: std::sync::mpsc::Sender<Option<String>>,
+    answers: std::sync::mpsc::Receiver<String>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let (requests, inbox) = std::sync::mpsc::channel::<Option<String>>();
+        let (outbox, answers) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: affects this thread only.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            outbox.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
+            inbox.recv().unwrap();
+            ip("link set out1 up");
+            ip("address add 192.0.2.2/24 dev out1");
+            ip("route add 10.77.0.0/24 via 192.0.2.1");
+            let listener = TcpListener::bind("192.0.2.2:9000").unwrap();
+            outbox.send("ready".into()).unwrap();
+            while let Ok(Some(request)) = inbox.recv() {
+                let answer = if request.is_empty() {
+                    let (mut stream, peer) = listener.accept().unwrap();
+                    stream.write_all(b"welcome\n").unwrap();
+                    peer.ip().to_string()
+                } else {
+                    ask(&request, 80).is_ok().to_string()
+                };
+                outbox.send(answer).unwrap();
+            }
+        });
+        let namespace = answers.recv().unwrap();
+        ip("link add out0 type veth peer name out1");
+        let netns = std::fs::File::open(namespace).unwrap();
+        let fd = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&netns));
+        ip(&format!("link set out1 netns {fd}"));
+        ip("address add 192.0.2.1/24 dev out0");
+        ip("link set out0 up");
+        requests.send(None).unwrap();
+        assert_eq!(answers.recv().unwrap(), "ready");
+        Self { requests, answers, thread }
+    }
+
+    fn ask(&self, request: &str) -> String {
+        self.requests.send(Some(request.to_owned())).unwrap();
+        self.answers.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    /// Who connects next.
+    fn guest(&self) -> IpAddr {
+        self.ask("").parse().unwrap()
+    }
+
+    fn reaches(&self, address: &str) -> bool {
+        self.ask(address) == "true"
+    }
+
+    fn close(self) {
+        drop(self.requests);
+        self.thread.join().unwrap();
+    }
+}
+
+fn gettid() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}

@@ -1,0 +1,78 @@
+//! Memory, processor and process limits, measured in the function.
+
+use serde_json::json;
+
+use crate::needs_root;
+use crate::support::{Daemon, eventually};
+
+#[test]
+fn a_function_beyond_its_memory_limit_is_killed_and_started_again() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "hungry", "limits": {"memory": "64Mi"}}));
+    daemon.call("hungry/alloc?mb=16").expect(200);
+    let before = daemon.identity("hungry")["started"].clone();
+    let answer = daemon.invoke("GET", "hungry/alloc?mb=256").try_send();
+    assert!(answer.as_ref().is_ok_and(|a| a.status == 502), "256 MB were had: {answer:?}");
+    eventually("it is started again", || {
+        let answer = daemon.call("hungry/id");
+        (answer.status == 200 && answer.value()["started"] != before).then_some(())
+    });
+    let logs = daemon.http.get("/system/logs?name=hungry&tail=1000").text();
+    assert!(logs.contains("memory"), "the log does not say why it ended: {logs}");
+}
+
+#[test]
+fn without_a_limit_the_same_memory_is_there() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "hungry"}));
+    daemon.call("hungry/alloc?mb=256").expect(200);
+}
+
+/// Compared with itself without a limit, on the same machine at the same time: a ratio, no duration.
+#[test]
+fn a_function_with_a_tenth_of_a_processor_does_far_less_than_one_without_limit() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "slow", "limits": {"cpu": "100m"}}));
+    daemon.deploy(json!({"service": "free"}));
+    let rounds = |name: &str| {
+        let answer = daemon.call(&format!("{name}/spin?ms=1500")).expect(200);
+        answer.value()["rounds"].as_f64().expect("a number")
+    };
+    // The best of a few, because whatever else runs here slows the free one.
+    let ratio = (0..3).map(|_| rounds("slow") / rounds("free")).fold(f64::INFINITY, f64::min);
+    assert!(ratio < 0.5, "with 100m it did {ratio:.2} of the work");
+}
+
+#[test]
+fn a_fork_bomb_stops_at_the_limit_and_spares_the_neighbour() {
+    needs_root!();
+    let daemon = Daemon::with().table("[limits]\npids = 64").start();
+    daemon.deploy(json!({"service": "bomb"}));
+    daemon.deploy(json!({"service": "neighbour"}));
+    let answer = daemon.call("bomb/spawn?n=500").value();
+    let started = answer["started"].as_u64().expect("a number");
+    assert!(started < 64, "{started} processes were had");
+    daemon.call("neighbour").expect(200);
+    daemon.delete("bomb").expect(202);
+    eventually("all its processes are gone", || (daemon.traces().replica_names().len() == 1).then_some(()));
+}
+
+#[test]
+fn usage_grows_with_what_the_function_uses() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "f"}));
+    let memory = || {
+        let status = daemon.http.get("/system/function/f?usage=1").expect(200).value();
+        status["usage"]["totalMemoryBytes"].as_f64().expect("a number")
+    };
+    let before = memory();
+    daemon.call("f/alloc?mb=100").expect(200);
+    eventually("a hundred more megabytes are seen", || (memory() > before + 90e6).then_some(()));
+    daemon.call("f/spin?ms=300").expect(200);
+    let status = daemon.http.get("/system/function/f?usage=1").expect(200).value();
+    assert!(status["usage"]["cpu"].as_f64().is_some_and(|c| c > 0.0), "{status}");
+}

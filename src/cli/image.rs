@@ -186,7 +186,7 @@ impl DeploySource {
 impl Images for DeploySource {
     fn ensure(&self, reference: &Reference, secrets: &[Vec<u8>]) -> Result<Image> {
         // A secret of the function that is a docker config.json has credentials for its registry.
-        let config = secrets.iter().find_map(|secret| Credentials::from_docker_config(secret).ok());
-        self.store.ensure(reference, self.policy, &config.unwrap_or_default(), &Silent)
+        let credentials = secrets.iter().filter_map(|secret| Credentials::from_docker_config(secret).ok()).collect();
+        self.store.ensure(reference, self.policy, &credentials, &Silent)
     }
 }

@@ -6,3 +6,4 @@ mod misbehaviour;
 mod registry;
 mod server;
 mod support;
+mod tls;

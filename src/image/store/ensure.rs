@@ -85,7 +85,8 @@ impl Store {
         let _lock = self.files.lock_shared()?;
         let registries = &self.settings.registries;
         let configured = configured_credentials(registries)?;
-        if configured.needs_helper(reference) {
+        let all: Credentials = [configured.clone(), credentials.clone()].into_iter().collect();
+        if all.needs_helper(reference) {
             progress.warn(&format!(
                 "the Docker config names a credential helper for {}; helpers are not run, so put a login under auths",
                 reference.registry()

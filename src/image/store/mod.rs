@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::storage::Storage;
 
 use super::archive::{self, Archived};
@@ -52,11 +52,20 @@ impl Store {
         Ok(Self { files: Files::open(root.join("images"))?, storage, settings })
     }
 
-    /// Clears away what an interrupted run left. For the daemon's start: storage must not be staging meanwhile.
+    /// Clears away what an interrupted run left: half-written records, half-unpacked layers. For the daemon's
+    /// start, before it makes anything. While another process loads an image, nothing is cleared.
     pub fn recover(&self) -> Result<()> {
-        let _lock = self.files.lock_exclusive()?;
-        self.files.clean()?;
-        self.storage.recover()
+        match self.files.lock_exclusive() {
+            Ok(_lock) => {
+                self.files.clean()?;
+                self.storage.recover()
+            }
+            Err(fault) if fault.kind() == Kind::Busy => {
+                tracing::warn!("what an interrupted run may have left is cleared at the next start: {fault}");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The image under this name, if it is here and whole. A digest also finds an image that is kept by tag.

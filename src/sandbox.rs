@@ -38,6 +38,9 @@ pub trait Sandbox: Send + Sync {
 
     /// What the replica uses now.
     fn usage(&self, replica: &ReplicaName) -> Result<Usage>;
+
+    /// Takes away what all replicas of the realm share, if none is left. Already gone is success.
+    fn teardown(&self) -> Result<()>;
 }
 
 /// Everything needed to start one replica.

@@ -26,6 +26,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<()> {
         platform.storage.destroy_root(name)?;
     }
     platform.network.teardown()?;
+    platform.sandbox.teardown()?;
     for dir in ["replicas", "run"] {
         files::remove_tree(&config.root.join(dir))?;
     }

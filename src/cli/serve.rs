@@ -41,7 +41,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context(|| "cannot start threads")?;
-    let network = Arc::clone(&platform.network);
+    let parts = platform.clone();
     let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
     let root = config.root.clone();
     let provider = Provider::start(config, platform, source, background.handle().clone())?;
@@ -61,7 +61,8 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     })?;
     if arguments.stop_functions {
         provider.stop_all()?;
-        network.teardown()?;
+        parts.network.teardown()?;
+        parts.sandbox.teardown()?;
     }
     files::remove(&root.join("address"))?;
     drop(provider);

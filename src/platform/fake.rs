@@ -159,6 +159,10 @@ impl Sandbox for Fake {
         Ok(())
     }
 
+    fn teardown(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn remove(&self, replica: &ReplicaName) -> Result<()> {
         self.end(replica, Exit::Signal(9));
         self.books.lock().unwrap().processes.remove(replica);

@@ -107,14 +107,14 @@ fn the_same_tag_loaded_again_replaces_it_and_prune_frees_the_old_layers() {
         let image = |text: &str| Sample::new(vec![base.clone(), Tar::new().file("f", text).end()]);
         let old = bench.load(&image("old").docker_save(&["f:1"])).unwrap().remove(0);
         let new = bench.load(&image("new").docker_save(&["f:1"])).unwrap().remove(0);
-        assert_eq!(bench.store.list().unwrap(), [new.clone()]);
+        assert_eq!(bench.store.list().unwrap(), std::slice::from_ref(&new));
         let in_use = InUse { references: vec!["f:1".parse().unwrap()], layers: old.layers.clone() };
         assert_eq!(bench.store.prune(&in_use).unwrap().layers, []);
         let in_use = InUse { layers: Vec::new(), ..in_use };
         assert_eq!(bench.store.prune(&in_use).unwrap().layers, [old.layers[1].clone()]);
         assert!(bench.store.get(&new.reference).unwrap().is_some());
         let freed = bench.store.prune(&InUse::default()).unwrap();
-        assert_eq!(freed.images, [new.reference.clone()]);
+        assert_eq!(freed.images, std::slice::from_ref(&new.reference));
         assert_eq!(freed.layers.len(), 2);
         assert!(bench.storage.inventory().unwrap().layers.is_empty());
         assert!(bench.store.get(&new.reference).unwrap().is_none());

@@ -2,5 +2,7 @@
 
 mod corpus;
 mod load;
+mod misbehaviour;
 mod registry;
+mod server;
 mod support;

@@ -283,6 +283,9 @@ impl Archive {
     pub fn add(&mut self, path: &str, content: &[u8]) {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         self.0.append_data(&mut header, path, content).expect("appending to memory");
     }

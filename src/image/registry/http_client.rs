@@ -103,14 +103,15 @@ impl Http {
         }
     }
 
-    /// Sends one request and follows redirects. `login` goes to `url`'s own origin and to no other.
+    /// Sends one request and follows redirects. `login` goes to `url`'s own origin and to no other. Says also
+    /// whether the answer is from there: no other host's challenge may be answered.
     pub fn send(
         &self,
         method: &Method,
         url: &Uri,
         headers: &HeaderMap,
         login: Option<&HeaderValue>,
-    ) -> Result<Response<Body>> {
+    ) -> Result<(Response<Body>, bool)> {
         let home = Origin::of(url).ok_or_else(|| Fault::invalid(format!("{url} is no URL of a registry")))?;
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
@@ -128,7 +129,7 @@ impl Http {
             let request = request.body(()).map_err(|error| Fault::invalid("no request can be made").because(error))?;
             let response = self.agent.run(request).map_err(|error| transport(&at, error))?;
             if !is_redirect(response.status()) {
-                return Ok(response);
+                return Ok((response, origin == home));
             }
             at = next(&at, response.headers().get(LOCATION))?;
         }

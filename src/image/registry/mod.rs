@@ -159,8 +159,8 @@ impl Session {
     /// One request, and a second one with a login when the first is answered by 401.
     fn exchange(&self, method: &Method, url: &Uri, headers: &HeaderMap) -> Result<Response<Body>> {
         let login = self.authorization();
-        let response = self.http.send(method, url, headers, login.as_ref())?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let (response, from_home) = self.http.send(method, url, headers, login.as_ref())?;
+        if response.status() != StatusCode::UNAUTHORIZED || !from_home {
             return Ok(response);
         }
         let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
@@ -168,7 +168,7 @@ impl Session {
         let Some(challenge) = challenge else { return Ok(response) };
         let Some(fresh) = self.answer(&challenge)? else { return Ok(response) };
         *self.authorization.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fresh.clone());
-        self.http.send(method, url, headers, Some(&fresh))
+        self.http.send(method, url, headers, Some(&fresh)).map(|(response, _)| response)
     }
 
     fn authorization(&self) -> Option<HeaderValue> {
@@ -227,7 +227,7 @@ impl Session {
                     Some(Login::Basic(user, password)) => Some(basic(user, password)?),
                     _ => None,
                 };
-                self.http.send(&Method::GET, &url, &HeaderMap::new(), header.as_ref())?
+                self.http.send(&Method::GET, &url, &HeaderMap::new(), header.as_ref())?.0
             }
         };
         if !response.status().is_success() {

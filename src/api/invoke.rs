@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
@@ -17,7 +18,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::upstream::{self, Connection, RequestBody};
-use super::{Shared, error};
+use super::{Shared, error, peer};
 use crate::fault::Kind;
 use crate::provider::{Function, Lease};
 
@@ -91,6 +92,7 @@ async fn forward(
     path: &str,
 ) -> HttpResponse {
     let upgrade = is_websocket(request.headers());
+    let stamp = Stamp::new(request.headers());
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
     let mut body = Some(RequestBody { length: length(request.headers(), upgrade), payload });
@@ -112,8 +114,14 @@ async fn forward(
         };
         let sent = body.take().expect("put back by every round that goes on");
         let timeout = shared.provider.config.read_timeout;
-        let exchange = exchange(&lease, request, sent, path, upgrade);
-        match tokio::time::timeout(timeout, exchange).await {
+        let exchange = exchange(&lease, request, sent, path, upgrade, &stamp);
+        let answered = tokio::select! {
+            biased;
+            answered = tokio::time::timeout(timeout, exchange) => answered,
+            // The exchange is dropped, which closes the replica's connection; nobody reads this answer.
+            () = peer::gone(request) => return refuse(StatusCode::BAD_GATEWAY, "the client went away"),
+        };
+        match answered {
             Err(_) => {
                 let text = format!("{} did not answer within {}s", function.key, timeout.as_secs());
                 return refuse(StatusCode::GATEWAY_TIMEOUT, &text);
@@ -123,7 +131,8 @@ async fn forward(
                 return switch(response, client, lease).await;
             }
             Ok(Ok((response, connection))) => {
-                return answer(response, connection, lease, request, shared.provider.config.max_idle_conns_per_host);
+                let most = shared.provider.config.max_idle_conns_per_host;
+                return answer(response, connection, lease, request, most, &stamp);
             }
             Ok(Err(Refused { why, unsent: Some(back) })) if failed.is_none() && function.available() > 1 => {
                 tracing::debug!(replica = %lease.name, %why, "trying another replica");
@@ -131,6 +140,33 @@ async fn forward(
             }
             Ok(Err(Refused { why, .. })) => return unreachable_(function, &why),
         }
+    }
+}
+
+/// What the stock gateway adds to a call: its id and its start, told to the function and to the client. Where a
+/// gateway (or the client) has given an id already, both are left to it.
+struct Stamp {
+    began: Instant,
+    given: Vec<(&'static str, String)>,
+}
+
+impl Stamp {
+    fn new(headers: &HeaderMap) -> Self {
+        let mut given = Vec::new();
+        if !headers.contains_key("x-call-id") {
+            let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+            given.push(("x-call-id", id.to_string()));
+            if !headers.contains_key("x-start-time") {
+                given.push(("x-start-time", jiff::Timestamp::now().as_nanosecond().to_string()));
+            }
+        }
+        Self { began: Instant::now(), given }
+    }
+
+    /// Headers of the answer, where the function has not set them itself.
+    fn told(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let took = ("x-duration-seconds", format!("{:.6}", self.began.elapsed().as_secs_f64()));
+        self.given.iter().cloned().chain([took])
     }
 }
 
@@ -146,12 +182,13 @@ async fn exchange(
     body: RequestBody,
     path: &str,
     upgrade: bool,
+    stamp: &Stamp,
 ) -> Result<(hyper::Response<Incoming>, Connection), Refused> {
     let mut connection = match upstream::connect(lease).await {
         Ok(connection) => connection,
         Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
     };
-    let mut outgoing = outgoing(lease, request, body, path, upgrade)?;
+    let mut outgoing = outgoing(lease, request, body, path, upgrade, stamp)?;
     loop {
         match connection.send(outgoing).await {
             Ok(response) => return Ok((response, connection)),
@@ -200,6 +237,7 @@ fn outgoing(
     body: RequestBody,
     path: &str,
     upgrade: bool,
+    stamp: &Stamp,
 ) -> Result<hyper::Request<RequestBody>, Refused> {
     let method = request.method().as_str();
     let built = hyper::Request::builder().method(method).uri(path).body(());
@@ -232,6 +270,9 @@ fn outgoing(
             parts.headers.insert(HeaderName::from_static(name), value);
         }
     }
+    for (name, value) in &stamp.given {
+        parts.headers.extend(text(value.clone()).map(|value| (HeaderName::from_static(name), value)));
+    }
     if upgrade {
         parts.headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("Upgrade"));
         parts.headers.insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -261,6 +302,7 @@ fn answer(
     lease: Lease,
     request: &HttpRequest,
     most: usize,
+    stamp: &Stamp,
 ) -> HttpResponse {
     let (parts, incoming) = response.into_parts();
     let mut builder = head(&parts);
@@ -269,6 +311,11 @@ fn answer(
             Some(same) => builder.insert_header((CONTENT_TYPE, same)),
             None => builder.insert_header((CONTENT_TYPE, "text/plain")),
         };
+    }
+    for (name, value) in stamp.told() {
+        if !parts.headers.contains_key(name) {
+            builder.insert_header((name, value));
+        }
     }
     let said = parts.headers.get(hyper::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let size = match parts.status.as_u16() {

@@ -19,6 +19,7 @@ mod info;
 mod invoke;
 mod logs;
 mod namespaces;
+mod peer;
 mod routes;
 mod secrets;
 mod upstream;
@@ -55,6 +56,7 @@ pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<S
             .app_data(web::PayloadConfig::new(BODY_MAX))
             .configure(routes::configure)
     })
+    .on_connect(peer::remember)
     .workers(workers)
     .backlog(BACKLOG)
     .disable_signals()

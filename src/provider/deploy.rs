@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::catalog::{Deployed, Function, Replica};
 use super::{Provider, replica};
@@ -237,10 +238,21 @@ impl Provider {
         image.map_err(|fault| Fault::invalid(format!("unable to pull image {}", desired.image)).because(fault))
     }
 
-    /// Ends every replica and waits until nothing of them is left; functions stay deployed.
+    /// Ends every replica, those being drained too, and waits until nothing of them is left. Functions stay
+    /// deployed, and none of them gets a replica from this provider any more.
     pub fn stop_all(&self) -> Result<()> {
-        let all: Vec<Arc<Replica>> =
-            self.catalog.all().iter().flat_map(|f| std::mem::take(&mut f.state().replicas)).collect();
-        self.discard_all(&all)
+        self.stopping.store(true, Ordering::SeqCst);
+        for function in self.catalog.all() {
+            // Whoever is starting replicas of it has finished when the lock is had; who comes later sees the mark.
+            let lock = self.locks.of(&function.key);
+            let _held = lock.hold();
+            function.state().replicas.clear();
+            function.publish();
+        }
+        let mut failed = self.replicas_anywhere()?.into_iter().filter_map(|name| self.discard(&name).err());
+        match failed.next() {
+            Some(first) => Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other)))),
+            None => Ok(()),
+        }
     }
 }

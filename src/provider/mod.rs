@@ -17,7 +17,7 @@
 //! - [`Provider::discard`] is the only way a replica goes. It tries every step and can be repeated.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
@@ -77,6 +77,8 @@ pub struct Provider {
     starts: tokio::sync::Semaphore,
     background: Handle,
     retiring: AtomicUsize,
+    /// Set once no replica may be started any more.
+    stopping: AtomicBool,
     me: Weak<Provider>,
 }
 
@@ -93,6 +95,7 @@ impl Provider {
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
             retiring: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
             me: me.clone(),
             logs,
             platform,

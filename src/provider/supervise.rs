@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,9 @@ impl Provider {
     pub(super) fn reconcile(&self, key: &FunctionKey) -> Result<()> {
         let lock = self.locks.of(key);
         let _held = lock.hold();
+        if self.stopping.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let Some(function) = self.catalog.get(key) else { return Ok(()) };
         self.bury(&function);
         let deployed = function.deployed();
@@ -133,6 +137,9 @@ impl Provider {
         deployed: &Deployed,
         count: usize,
     ) -> (Vec<Arc<Replica>>, Option<Fault>) {
+        if self.stopping.load(Ordering::SeqCst) && count > 0 {
+            return (Vec::new(), Some(Fault::new(Kind::Busy, "faas-jails is being stopped and starts no replica")));
+        }
         let (mut started, mut failed) = (Vec::new(), None);
         let mut collect = |result| match result {
             Ok(replica) => started.push(replica),

@@ -6,6 +6,7 @@
 //! | [`spawn`] | one process in a jail | pdfork(2), procctl(2), jail_attach(2) |
 //! | [`mount`] | mounts below one directory | nmount(2), unmount(2), getfsstat(2) |
 //! | [`tree`] | directories and files in a root, following no link | open(2) |
+//! | [`furnish`] | places for mounts in layers that become snapshots | |
 //! | [`devfs`] | which devices a replica sees | devfs(8), `sys/fs/devfs/devfs.h` |
 //! | [`rctl`] | limits and usage | rctl(8), rctl_add_rule(2) |
 //! | [`process`] | processes of a jail | sysctl(3) `kern.proc` |
@@ -20,6 +21,7 @@
 //! cannot be mistaken), and any work in a jail's tree after its first program has started.
 
 pub mod devfs;
+pub mod furnish;
 pub mod jail;
 pub mod monitor;
 pub mod mount;

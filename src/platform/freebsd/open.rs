@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::furnish::Furnished;
 use super::network::{self, Mode};
 use super::sandbox::{self, JailSandbox, Uncounted};
 use super::sysctl;
@@ -42,7 +43,7 @@ pub fn open(config: &Config) -> Result<Platform> {
         uncounted: if config.limits.required { Uncounted::Refuse } else { Uncounted::Warn },
     };
     Ok(Platform {
-        storage: Arc::new(storage),
+        storage: Arc::new(Furnished(storage)),
         network: Arc::from(network::connect(mode, network)),
         sandbox: Arc::new(JailSandbox::open(sandbox)?),
     })

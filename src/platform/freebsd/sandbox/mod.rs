@@ -23,9 +23,10 @@ use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
 use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
 
+mod lent;
 mod root;
 
-pub use root::{PLACED, furnish_image};
+pub use root::TARGETS;
 
 /// How long a removal waits for a jail's processes to be gone; they have had SIGKILL.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
@@ -55,13 +56,16 @@ pub struct JailSandbox {
     settings: Settings,
     known: Known,
     monitor: Monitor,
+    lent: lent::Lent,
 }
 
 impl JailSandbox {
     /// Asks the kernel what it knows, makes the devfs ruleset and starts the thread that waits for exits.
     pub fn open(settings: Settings) -> Result<Self> {
         devfs::setup()?;
-        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))? })
+        let lent = lent::Lent::new(&settings.run_root);
+        lent.sweep()?;
+        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))?, lent })
     }
 
     fn run_dir(&self, name: &str) -> PathBuf {
@@ -94,7 +98,7 @@ impl JailSandbox {
 
     /// All steps of a start; the caller undoes them.
     fn build(&self, plan: &Plan, name: &str) -> Result<()> {
-        let root = root::mount(plan)?;
+        let root = root::mount(plan, &self.lent)?;
         self.limit(plan, name)?;
         let host = policy::Host { known: &self.known, devfs_ruleset: devfs::RULESET };
         let jid = jail::create(policy::params(plan, &root, host)?)?;
@@ -202,9 +206,9 @@ impl Sandbox for JailSandbox {
         if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
     }
 
-    /// A jail's rules and mounts are its own; nothing is shared.
+    /// Snapshots that are lent are all that is shared.
     fn teardown(&self) -> Result<()> {
-        Ok(())
+        self.lent.sweep()
     }
 }
 

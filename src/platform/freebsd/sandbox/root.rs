@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::devfs;
 use super::super::mount::Mount;
 use super::super::tree::Tree;
+use super::lent::Lent;
 use super::root_of;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::sandbox::{Personality, Plan};
@@ -15,9 +16,7 @@ use crate::storage::Root;
 /// Where secrets are shown.
 const SECRETS: &str = "/var/openfaas/secrets";
 /// Directories that something is mounted on. `/proc` and `/sys` are for Linux programs.
-const TARGETS: [&str; 5] = ["/dev", "/tmp", "/proc", "/sys", SECRETS];
-/// Files that a replica may get its own version of.
-pub const PLACED: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+pub const TARGETS: [&str; 5] = ["/dev", "/tmp", "/proc", "/sys", SECRETS];
 /// Most bytes of a memory file system when the plan limits no memory.
 const MEMORY_FS: u64 = 256 << 20;
 
@@ -28,21 +27,11 @@ enum Surface {
     Sealed,
 }
 
-/// Makes the empty directories and files that mounts cover, in an image's tree that becomes a snapshot: a
-/// read-only replica can then run on the snapshot itself. Links in their place are an error.
-pub fn furnish_image(dir: &Path) -> Result<()> {
-    let tree = Tree::open(dir)?;
-    for target in TARGETS {
-        tree.directory(Path::new(target))?;
-    }
-    PLACED.iter().try_for_each(|file| tree.ensure_file(Path::new(file)))
-}
-
 /// Mounts all of `plan`'s root and gives its path on the host.
-pub fn mount(plan: &Plan) -> Result<PathBuf> {
+pub fn mount(plan: &Plan, lent: &Lent) -> Result<PathBuf> {
     let root = root_of(&plan.run_dir);
     make_directory(&root)?;
-    let surface = mount_tree(plan, &root)?;
+    let surface = mount_tree(plan, &root, lent)?;
     let tree = Tree::open(&root)?;
     let at = |inside: &str| match surface {
         Surface::Open => tree.directory(Path::new(inside)),
@@ -63,7 +52,7 @@ pub fn mount(plan: &Plan) -> Result<PathBuf> {
     match plan.personality {
         Personality::Native => Mount::fdescfs().at(&dev.join("fd"))?,
         Personality::Linux => {
-            Mount::fdescfs_linux()?.at(&dev.join("fd"))?;
+            Mount::fdescfs_linux().at(&dev.join("fd"))?;
             Mount::tmpfs(memory_fs(plan), 0o1777)?.at(&dev.join("shm"))?;
             Mount::linprocfs().at(&at("/proc")?)?;
             Mount::linsysfs().at(&at("/sys")?)?;
@@ -79,14 +68,14 @@ pub fn mount(plan: &Plan) -> Result<PathBuf> {
 }
 
 /// Mounts the tree itself.
-fn mount_tree(plan: &Plan, root: &Path) -> Result<Surface> {
+fn mount_tree(plan: &Plan, root: &Path, lent: &Lent) -> Result<Surface> {
     match &plan.root {
         Root::Zfs(snapshot) if snapshot.contains('@') => {
             if !plan.read_only {
                 let message = format!("{} would write to snapshot {snapshot}; give it a clone", plan.replica);
                 return Err(Fault::invalid(message));
             }
-            Mount::zfs(snapshot)?.read_only().at(root)?;
+            lent.lend(snapshot, root)?;
             Ok(Surface::Sealed)
         }
         Root::Zfs(dataset) => {
@@ -158,7 +147,7 @@ fn cover_files(plan: &Plan, tree: &Tree) -> Result<()> {
 }
 
 fn unfurnished(fault: Fault) -> Fault {
-    fault.within("the image's snapshot lacks a place that a read-only replica needs; run it on a clone instead")
+    fault.within("the image's snapshot lacks a place that a read-only replica needs; run it on a clone instead, or load the image again")
 }
 
 fn memory_fs(plan: &Plan) -> u64 {

@@ -17,6 +17,8 @@ mod seccomp;
 mod sequence;
 mod spawn;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};

@@ -153,8 +153,9 @@ impl Sandbox for NamespaceSandbox {
         self.cgroups.usage(replica).context(|| format!("cannot read the usage of {replica}"))
     }
 
+    /// The cgroups that replicas share go with the last of them.
     fn teardown(&self) -> Result<()> {
-        self.cgroups.teardown()
+        Ok(())
     }
 }
 

@@ -146,6 +146,7 @@ func garbage(w http.ResponseWriter, _ *http.Request) {
 
 // hang never answers, until the client goes away.
 func hang(_ http.ResponseWriter, r *http.Request) {
+	fmt.Println("hang: waiting")
 	<-r.Context().Done()
 	fmt.Println("hang: client went away")
 }

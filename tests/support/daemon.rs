@@ -19,6 +19,7 @@ pub struct Options {
     top: String,
     tables: String,
     images: String,
+    network: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
@@ -37,6 +38,13 @@ impl Options {
     pub fn images(mut self, line: &str) -> Self {
         self.images += line;
         self.images += "\n";
+        self
+    }
+
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    pub fn network(mut self, line: &str) -> Self {
+        self.network += line;
+        self.network += "\n";
         self
     }
 
@@ -113,10 +121,11 @@ impl Options {
             images += "pull = \"if-not-present\"\n";
         }
         let text = format!(
-            "root = \"{}\"\nrealm = \"{}\"\n{top}\n[network]\nmode = \"bridge\"\nsubnet = \"{}\"\nnat = false\n\n[images]\n{images}\n{}",
+            "root = \"{}\"\nrealm = \"{}\"\n{top}\n[network]\nmode = \"bridge\"\nsubnet = \"{}\"\nnat = false\n{}\n[images]\n{images}\n{}",
             root.display(),
             lease.realm(),
             lease.subnet(),
+            self.network.replace("{host}", &lease.host()),
             self.tables,
         );
         fs::write(&config, text).expect("writing the configuration");
@@ -252,6 +261,11 @@ impl Daemon {
         self.lease.subnet()
     }
 
+    /// The host's address among the replicas.
+    pub fn host(&self) -> String {
+        self.lease.host()
+    }
+
     /// A directory that goes with it, for the test's own files.
     pub fn scratch(&self) -> &Path {
         self.dir.path()
@@ -305,6 +319,13 @@ impl Daemon {
     /// What of it the machine shows now.
     pub fn traces(&self) -> Traces {
         Traces::of(&self.realm(), &self.root)
+    }
+
+    /// Bytes of memory that the daemon occupies.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// How many files the daemon has open.
@@ -372,6 +393,11 @@ impl Lease {
             rest /= DIGITS.len();
         }
         format!("t{}", String::from_utf8_lossy(&digits))
+    }
+
+    /// The subnet's first address is the host's own.
+    fn host(&self) -> String {
+        self.subnet().replace(".0/24", ".1")
     }
 
     fn subnet(&self) -> String {

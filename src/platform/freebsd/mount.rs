@@ -21,12 +21,18 @@ const PATIENCE: (u32, Duration) = (5, Duration::from_millis(10));
 pub struct Mount {
     fstype: &'static str,
     options: Vec<(&'static str, CString)>,
-    flags: c_int,
 }
 
 impl Mount {
+    /// Never with setuid programs.
     fn new(fstype: &'static str) -> Self {
-        Self { fstype, options: Vec::new(), flags: libc::MNT_NOSUID }
+        Self { fstype, options: Vec::new() }.word("nosuid")
+    }
+
+    /// An option that is its own value.
+    fn word(mut self, name: &'static str) -> Self {
+        self.options.push((name, CString::default()));
+        self
     }
 
     fn option(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Result<Self> {
@@ -38,7 +44,8 @@ impl Mount {
 
     /// A ZFS filesystem, or a snapshot (which is read-only by nature), whose `mountpoint` is `legacy`.
     pub fn zfs(dataset: &str) -> Result<Self> {
-        Self::new("zfs").option("from", dataset)
+        // ZFS puts its property setuid in the place of nosuid, unless it is told in its own word.
+        Self::new("zfs").word("nosetuid").option("from", dataset)
     }
 
     /// The directory or file `source` once more.
@@ -63,8 +70,8 @@ impl Mount {
     }
 
     /// `/dev/fd` as Linux programs expect it: entries are links.
-    pub fn fdescfs_linux() -> Result<Self> {
-        Self::fdescfs().option("linrdlnk", "")
+    pub fn fdescfs_linux() -> Self {
+        Self::fdescfs().word("linrdlnk")
     }
 
     /// `/proc` as Linux programs expect it.
@@ -78,19 +85,26 @@ impl Mount {
     }
 
     /// The same, never written to.
-    pub fn read_only(mut self) -> Self {
-        self.flags |= libc::MNT_RDONLY;
-        self
+    pub fn read_only(self) -> Self {
+        self.word("ro")
     }
 
     /// The same, nothing in it executable.
-    pub fn no_exec(mut self) -> Self {
-        self.flags |= libc::MNT_NOEXEC;
-        self
+    pub fn no_exec(self) -> Self {
+        self.word("noexec")
     }
 
     /// Mounts it on `target`.
     pub fn at(self, target: &Path) -> Result<()> {
+        self.call(target, 0)
+    }
+
+    /// Changes what is mounted on `target` to these options.
+    pub fn update(self, target: &Path) -> Result<()> {
+        self.call(target, libc::MNT_UPDATE)
+    }
+
+    fn call(self, target: &Path, flags: c_int) -> Result<()> {
         let path = c_path(target)?;
         let mut message = [0u8; 256];
         let fstype = c_text(self.fstype)?;
@@ -111,16 +125,10 @@ impl Mount {
         }
         // SAFETY: every element points to memory that lives until the end of this function, of the length
         // given; the kernel writes to `message` only.
-        check(unsafe { libc::nmount(iov.as_mut_ptr(), iov.len() as u32, self.flags) })
+        check(unsafe { libc::nmount(iov.as_mut_ptr(), iov.len() as u32, flags) })
             .map_err(|error| explained(error, &message, self.fstype))
             .context(|| format!("cannot mount {} on {}", self.fstype, target.display()))?;
         Ok(())
-    }
-
-    /// Changes what is mounted on `target` to these flags.
-    pub fn update(mut self, target: &Path) -> Result<()> {
-        self.flags |= libc::MNT_UPDATE;
-        self.at(target)
     }
 }
 
@@ -149,16 +157,23 @@ pub struct Mounted {
     pub from: String,
     /// Which file system.
     pub fstype: String,
+    /// MNT_* of sys/mount.h.
+    pub flags: u64,
     /// The kernel's name for it, which no path can mislead.
     fsid: [i32; 2],
 }
 
 /// What is mounted on `top` or below it, in the order in which it was mounted.
 pub fn list(top: &Path) -> Result<Vec<Mounted>> {
-    Ok(all().context(|| "cannot list mounts")?.into_iter().filter(|mounted| mounted.on.starts_with(top)).collect())
+    Ok(all()?.into_iter().filter(|mounted| mounted.on.starts_with(top)).collect())
 }
 
-fn all() -> io::Result<Vec<Mounted>> {
+/// All that is mounted, in the order in which it was mounted.
+pub fn all() -> Result<Vec<Mounted>> {
+    table().context(|| "cannot list mounts")
+}
+
+fn table() -> io::Result<Vec<Mounted>> {
     let mut room = 64;
     loop {
         let mut entries: Vec<libc::statfs> = Vec::with_capacity(room);
@@ -182,6 +197,7 @@ fn mounted(entry: &libc::statfs) -> Mounted {
         on: text_of(&entry.f_mntonname).into(),
         from: text_of(&entry.f_mntfromname),
         fstype: text_of(&entry.f_fstypename),
+        flags: entry.f_flags,
         fsid,
     }
 }
@@ -202,19 +218,35 @@ pub fn unmount_all(top: &Path) -> Result<()> {
 }
 
 fn unmount(mounted: &Mounted) -> Result<()> {
-    let [first, second] = mounted.fsid;
-    // unmount(2): with MNT_BYFSID the name is FSID:val0:val1, in decimal.
-    let name = c_text(&format!("FSID:{first}:{second}"))?;
     let (tries, pause) = PATIENCE;
-    for attempt in 0..=tries {
-        let force = if attempt == tries { libc::MNT_FORCE } else { 0 };
-        // SAFETY: `name` is a C string.
-        match check(unsafe { libc::unmount(name.as_ptr(), libc::MNT_BYFSID | force) }) {
-            Ok(_) => return Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && attempt < tries => std::thread::sleep(pause),
-            Err(e) => return Err(e).context(|| format!("cannot unmount {} ({})", mounted.on.display(), mounted.from)),
+    for _ in 0..tries {
+        match by_id(mounted, 0) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(pause),
+            other => return other.context(|| cannot_unmount(mounted)),
         }
     }
-    Ok(())
+    by_id(mounted, libc::MNT_FORCE).context(|| cannot_unmount(mounted))
+}
+
+/// Unmounts it unless somebody uses it; says whether it is gone.
+pub fn unmount_idle(mounted: &Mounted) -> Result<bool> {
+    match by_id(mounted, 0) {
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+        other => other.map(|()| true).context(|| cannot_unmount(mounted)),
+    }
+}
+
+/// unmount(2) by the kernel's name, `FSID:val0:val1` in decimal. Already gone is success.
+fn by_id(mounted: &Mounted, flags: c_int) -> io::Result<()> {
+    let [first, second] = mounted.fsid;
+    let name = CString::new(format!("FSID:{first}:{second}"))?;
+    // SAFETY: a C string.
+    match check(unsafe { libc::unmount(name.as_ptr(), libc::MNT_BYFSID | flags) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn cannot_unmount(mounted: &Mounted) -> String {
+    format!("cannot unmount {} ({})", mounted.on.display(), mounted.from)
 }

@@ -10,10 +10,12 @@ pub fn exists(name: &str) -> bool {
     mib(name).is_ok()
 }
 
-/// The value of an integer variable, of four or eight bytes; `None` where the kernel does not know it.
+/// The value of an integer variable, of four or eight bytes, or of a boolean one, of one byte; `None` where
+/// the kernel does not know it.
 pub fn integer(name: &str) -> Option<i64> {
     let bytes = read(&mib(name).ok()?).ok()?;
     match bytes.len() {
+        1 => Some(bytes[0].into()),
         4 => Some(i32::from_ne_bytes(bytes.try_into().ok()?).into()),
         8 => Some(i64::from_ne_bytes(bytes.try_into().ok()?)),
         _ => None,

@@ -23,6 +23,7 @@ use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
 use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
 
+mod lent;
 mod root;
 
 pub use root::{PLACED, furnish_image};
@@ -55,13 +56,16 @@ pub struct JailSandbox {
     settings: Settings,
     known: Known,
     monitor: Monitor,
+    lent: lent::Lent,
 }
 
 impl JailSandbox {
     /// Asks the kernel what it knows, makes the devfs ruleset and starts the thread that waits for exits.
     pub fn open(settings: Settings) -> Result<Self> {
         devfs::setup()?;
-        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))? })
+        let lent = lent::Lent::new(&settings.run_root);
+        lent.sweep()?;
+        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))?, lent })
     }
 
     fn run_dir(&self, name: &str) -> PathBuf {
@@ -94,7 +98,7 @@ impl JailSandbox {
 
     /// All steps of a start; the caller undoes them.
     fn build(&self, plan: &Plan, name: &str) -> Result<()> {
-        let root = root::mount(plan)?;
+        let root = root::mount(plan, &self.lent)?;
         self.limit(plan, name)?;
         let host = policy::Host { known: &self.known, devfs_ruleset: devfs::RULESET };
         let jid = jail::create(policy::params(plan, &root, host)?)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::devfs;
 use super::super::mount::Mount;
 use super::super::tree::Tree;
+use super::lent::Lent;
 use super::root_of;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::sandbox::{Personality, Plan};
@@ -39,10 +40,10 @@ pub fn furnish_image(dir: &Path) -> Result<()> {
 }
 
 /// Mounts all of `plan`'s root and gives its path on the host.
-pub fn mount(plan: &Plan) -> Result<PathBuf> {
+pub fn mount(plan: &Plan, lent: &Lent) -> Result<PathBuf> {
     let root = root_of(&plan.run_dir);
     make_directory(&root)?;
-    let surface = mount_tree(plan, &root)?;
+    let surface = mount_tree(plan, &root, lent)?;
     let tree = Tree::open(&root)?;
     let at = |inside: &str| match surface {
         Surface::Open => tree.directory(Path::new(inside)),
@@ -63,7 +64,7 @@ pub fn mount(plan: &Plan) -> Result<PathBuf> {
     match plan.personality {
         Personality::Native => Mount::fdescfs().at(&dev.join("fd"))?,
         Personality::Linux => {
-            Mount::fdescfs_linux()?.at(&dev.join("fd"))?;
+            Mount::fdescfs_linux().at(&dev.join("fd"))?;
             Mount::tmpfs(memory_fs(plan), 0o1777)?.at(&dev.join("shm"))?;
             Mount::linprocfs().at(&at("/proc")?)?;
             Mount::linsysfs().at(&at("/sys")?)?;
@@ -79,14 +80,14 @@ pub fn mount(plan: &Plan) -> Result<PathBuf> {
 }
 
 /// Mounts the tree itself.
-fn mount_tree(plan: &Plan, root: &Path) -> Result<Surface> {
+fn mount_tree(plan: &Plan, root: &Path, lent: &Lent) -> Result<Surface> {
     match &plan.root {
         Root::Zfs(snapshot) if snapshot.contains('@') => {
             if !plan.read_only {
                 let message = format!("{} would write to snapshot {snapshot}; give it a clone", plan.replica);
                 return Err(Fault::invalid(message));
             }
-            Mount::zfs(snapshot)?.read_only().at(root)?;
+            lent.lend(snapshot, root)?;
             Ok(Surface::Sealed)
         }
         Root::Zfs(dataset) => {

@@ -1,0 +1,87 @@
+//! Limits that hold, and usage that is counted.
+
+use faas_jails::fault::Kind;
+use faas_jails::platform::freebsd::rctl;
+use faas_jails::sandbox::{Exit, Limits, Sandbox};
+
+use crate::support::{Host, until};
+
+/// Says aloud when the kernel does not count.
+fn counted() -> Option<Host> {
+    let host = Host::new()?;
+    if !rctl::enabled() {
+        eprintln!("SKIPPED: needs kern.racct.enable=1");
+        return None;
+    }
+    Some(host)
+}
+
+#[test]
+fn too_much_memory_ends_the_replica_and_the_reason_is_told() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan("exec dd if=/dev/zero of=/dev/null bs=200m");
+    plan.limits.memory = Some(64 << 20);
+    assert_eq!(host.run(&plan).1, Exit::OutOfMemory);
+}
+
+#[test]
+fn memory_below_the_limit_is_given() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan("exec dd if=/dev/zero of=/dev/null bs=40m count=20");
+    plan.limits.memory = Some(64 << 20);
+    assert_eq!(host.run(&plan).1, Exit::Code(0));
+}
+
+#[test]
+fn more_processes_than_allowed_are_refused() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan("i=0; while [ $i -lt 20 ]; do sleep 300 & i=$((i+1)); done; echo all");
+    plan.limits.pids = Some(8);
+    let (output, _) = host.run(&plan);
+    assert!(!output.contains("all") && output.contains("fork"), "{output}");
+}
+
+#[test]
+fn more_open_files_than_allowed_are_refused_to_root_too() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan(
+        "ulimit -n 1000 2>&1; i=3; while [ $i -lt 9 ]; do eval \"exec $i</dev/null\" || exit 1; i=$((i+1)); done; \
+         (exec nc -l 127.0.0.1 1 2>&1); echo done",
+    );
+    plan.user = faas_jails::sandbox::User::default();
+    plan.limits.open_files = Some(8);
+    let (output, exit) = host.run(&plan);
+    assert!(exit != Exit::Code(0) || !output.contains("done"), "{output} {exit}");
+}
+
+#[test]
+fn usage_is_counted_and_the_rules_are_gone_afterwards() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan("sleep 300 & sleep 300 & echo ready; while :; do :; done");
+    plan.limits = Limits { memory: Some(256 << 20), cpu_millis: Some(900), pids: Some(50), open_files: Some(500) };
+    host.sandbox().start(&plan).unwrap();
+    host.wait_for(&plan.replica, "ready");
+    assert_eq!(rctl::present(&plan.replica.to_string()).unwrap().len(), 6);
+    let counted = until(|| {
+        let usage = host.sandbox().usage(&plan.replica).unwrap();
+        usage.pids == 3 && usage.memory > 1 << 20 && usage.cpu.as_millis() > 0
+    });
+    assert!(counted, "{:?}", host.sandbox().usage(&plan.replica));
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(rctl::present(&plan.replica.to_string()).unwrap(), [""; 0]);
+    assert_eq!(host.sandbox().usage(&plan.replica).unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_processor_limit_throttles() {
+    let Some(host) = counted() else { return };
+    let mut plan = host.plan("while :; do :; done");
+    plan.limits.cpu_millis = Some(200);
+    host.sandbox().start(&plan).unwrap();
+    let begin = std::time::Instant::now();
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    let (used, passed) = (host.sandbox().usage(&plan.replica).unwrap().cpu, begin.elapsed());
+    host.remove(&plan.replica).unwrap();
+    // A fifth was asked for; without the rule it would be all of it.
+    assert!(used < passed / 2, "{used:?} of {passed:?}");
+}

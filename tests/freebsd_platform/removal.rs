@@ -1,0 +1,108 @@
+//! Removal: of everything, from whatever state, more than once.
+
+use faas_jails::platform::freebsd::{jail, mount, rctl};
+use faas_jails::sandbox::{Limits, Sandbox};
+use faas_jails::storage::Root;
+
+use crate::support::Host;
+
+#[test]
+fn every_descendant_dies_and_a_second_removal_is_fine() {
+    let Some(host) = Host::new() else { return };
+    let plan = host.plan("for i in 1 2 3 4 5; do (sleep 300 &) ; done; trap '' TERM; echo ready; sleep 300");
+    host.sandbox().start(&plan).unwrap();
+    host.wait_for(&plan.replica, "ready");
+    let jid = jail::find(&plan.replica.to_string()).unwrap().unwrap().jid;
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(faas_jails::platform::freebsd::process::of_jail(jid).unwrap(), []);
+    host.remove(&plan.replica).unwrap();
+}
+
+#[test]
+fn a_jail_whose_first_process_ended_is_listed_and_removed() {
+    let Some(host) = Host::new() else { return };
+    let plan = host.plan("(sleep 300 &); exit 0");
+    host.sandbox().start(&plan).unwrap();
+    host.exit(host.sandbox(), &plan.replica);
+    let found = host.sandbox().list().unwrap();
+    assert!(found.len() == 1 && !found[0].alive, "{found:?}");
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn what_a_crash_left_without_a_jail_is_listed_and_removed() {
+    let Some(host) = Host::new() else { return };
+    let plan = host.plan("sleep 300");
+    host.sandbox().start(&plan).unwrap();
+    let name = plan.replica.to_string();
+    // As if the daemon had died half way through a removal.
+    jail::remove(jail::find(&name).unwrap().unwrap().jid).unwrap();
+    rctl::limit(&name, &Limits { pids: Some(10), ..Limits::default() }).unwrap();
+    let found = host.sandbox().list().unwrap();
+    assert!(found.len() == 1 && !found[0].alive, "{found:?}");
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn rules_alone_are_found() {
+    let Some(host) = Host::new() else { return };
+    let replica = host.replica();
+    rctl::limit(&replica.to_string(), &Limits { pids: Some(10), ..Limits::default() }).unwrap();
+    assert_eq!(host.sandbox().list().unwrap().len(), 1);
+    host.remove(&replica).unwrap();
+    assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn mounts_are_exactly_those_of_the_plan_and_then_none() {
+    let Some(host) = Host::new() else { return };
+    let secrets = host.path("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    let mut plan = host.plan("sleep 300");
+    plan.read_only = true;
+    plan.secrets = Some(secrets);
+    host.sandbox().start(&plan).unwrap();
+    let root = plan.run_dir.join("root");
+    let mut types: Vec<String> = mount::list(&root).unwrap().into_iter().map(|mounted| mounted.fstype).collect();
+    types.sort();
+    assert_eq!(types, ["devfs", "fdescfs", "nullfs", "nullfs", "tmpfs"]);
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(mount::list(&root).unwrap(), []);
+}
+
+#[test]
+fn a_start_that_fails_half_way_undoes_itself() {
+    let Some(host) = Host::new() else { return };
+    let mut plan = host.plan("true");
+    plan.limits.pids = Some(10);
+    plan.secrets = Some(host.path("not-there"));
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert!(fault.to_string().contains("nullfs"), "{fault}");
+    assert_eq!(host.sandbox().list().unwrap(), []);
+    // A later step: the jail cannot be made under this host name.
+    let mut plan = host.plan("true");
+    plan.limits.pids = Some(10);
+    plan.hostname = "x".repeat(300);
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert!(fault.to_string().contains("refused jail"), "{fault}");
+    assert_eq!(host.sandbox().list().unwrap(), []);
+    // The last one: an overlay is no root here.
+    let root = Root::Overlay { lower: Vec::new(), upper: None };
+    let plan = host.plan_on(root, "true");
+    assert!(host.sandbox().start(&plan).is_err());
+    assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn other_realms_are_not_touched() {
+    let (Some(host), realm) = (Host::new(), "zz") else { return };
+    let mut params = jail::Params::default();
+    let name = format!("{realm}_test_f_bcdfghjk");
+    params.text("name", &name).unwrap().text("path", "/").unwrap().flag("persist").unwrap();
+    let jid = jail::create(params).unwrap();
+    let listed = host.sandbox().list().unwrap();
+    jail::remove(jid).unwrap();
+    assert_eq!(listed, []);
+}

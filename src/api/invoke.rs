@@ -18,7 +18,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::upstream::{self, Connection, RequestBody};
-use super::{Shared, error};
+use super::{Shared, error, peer};
 use crate::fault::Kind;
 use crate::provider::{Function, Lease};
 
@@ -115,7 +115,13 @@ async fn forward(
         let sent = body.take().expect("put back by every round that goes on");
         let timeout = shared.provider.config.read_timeout;
         let exchange = exchange(&lease, request, sent, path, upgrade, &stamp);
-        match tokio::time::timeout(timeout, exchange).await {
+        let answered = tokio::select! {
+            biased;
+            answered = tokio::time::timeout(timeout, exchange) => answered,
+            // The exchange is dropped, which closes the replica's connection; nobody reads this answer.
+            () = peer::gone(request) => return refuse(StatusCode::BAD_GATEWAY, "the client went away"),
+        };
+        match answered {
             Err(_) => {
                 let text = format!("{} did not answer within {}s", function.key, timeout.as_secs());
                 return refuse(StatusCode::GATEWAY_TIMEOUT, &text);

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use faas_jails::platform::freebsd::furnish::furnish as furnish_image;
 use faas_jails::platform::freebsd::mount;
-use faas_jails::platform::freebsd::sandbox::furnish_image;
 use faas_jails::sandbox::{Plan, Sandbox, User};
 use faas_jails::storage::Root;
 

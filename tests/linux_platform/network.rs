@@ -249,10 +249,29 @@ fn what_cannot_be_attached_is_refused_and_leaves_nothing() {
     });
 }
 
-/// The outside is a third namespace behind a veth pair; it has no route back but to the host's own address.
 #[test]
 fn replicas_reach_the_outside_under_the_hosts_address_and_it_does_not_reach_them() {
+    on_a_host_of_its_own(to_the_outside);
+}
+
+#[test]
+fn replicas_reach_the_outside_where_docker_or_ufw_drop_what_they_do_not_know() {
     on_a_host_of_its_own(|| {
+        iptables("-P FORWARD DROP");
+        to_the_outside();
+        assert_eq!(iptables("-S FORWARD"), "-P FORWARD DROP\n");
+    });
+}
+
+fn iptables(arguments: &str) -> String {
+    let output = Command::new("iptables").args(arguments.split(' ')).output().expect("these tests need iptables");
+    assert!(output.status.success(), "iptables {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The outside is a third namespace behind a veth pair.
+fn to_the_outside() {
+    {
         let world = World::new();
         let network = bridge(&world, SUBNET, true);
         network.setup().unwrap();
@@ -271,7 +290,7 @@ fn replicas_reach_the_outside_under_the_hosts_address_and_it_does_not_reach_them
         outside.close();
         network.teardown().unwrap();
         until("all links are gone", || links() == ["lo"]);
-    });
+    }
 }
 
 #[test]

@@ -179,11 +179,9 @@ impl Drop for World {
             for found in self.sandbox.list().unwrap_or_default() {
                 let _ = self.sandbox.remove(&found.replica);
             }
-            let _ = self.sandbox.teardown();
             return;
         }
         assert_eq!(self.sandbox.list().unwrap(), []);
-        self.sandbox.teardown().unwrap();
         let inventory = self.storage.inventory().unwrap();
         assert_eq!(inventory.roots, []);
         assert_eq!(cgroups_of(&self.realm), Vec::<PathBuf>::new());

@@ -148,7 +148,7 @@ fn make_implied(parent: BorrowedFd<'_>, whole: &[u8], last: &[u8]) -> io::Result
 }
 
 /// The mode of a directory that a layer implies but does not list; two have one of their own everywhere.
-fn implied_mode(path: &[u8]) -> u32 {
+fn implied_mode(path: &[u8]) -> rustix::fs::RawMode {
     match path {
         b"tmp" | b"var/tmp" => 0o1777,
         b"root" => 0o700,

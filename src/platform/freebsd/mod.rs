@@ -6,12 +6,14 @@
 //! | [`spawn`] | one process in a jail | pdfork(2), procctl(2), jail_attach(2) |
 //! | [`mount`] | mounts below one directory | nmount(2), unmount(2), getfsstat(2) |
 //! | [`tree`] | directories and files in a root, following no link | open(2) |
+//! | [`furnish`] | places for mounts in layers that become snapshots | |
 //! | [`devfs`] | which devices a replica sees | devfs(8), `sys/fs/devfs/devfs.h` |
 //! | [`rctl`] | limits and usage | rctl(8), rctl_add_rule(2) |
 //! | [`process`] | processes of a jail | sysctl(3) `kern.proc` |
 //! | [`monitor`] | exits | kqueue(2) |
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
+//! | [`zfs`] | mounting for [`super::zfs`] | nmount(2) |
 //! | [`probe()`], [`check`] | what this kernel offers | sysctl(3), modfind(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
@@ -19,6 +21,7 @@
 //! cannot be mistaken), and any work in a jail's tree after its first program has started.
 
 pub mod devfs;
+pub mod furnish;
 pub mod jail;
 pub mod monitor;
 pub mod mount;
@@ -32,6 +35,7 @@ pub mod spawn;
 mod sys;
 pub mod sysctl;
 pub mod tree;
+pub mod zfs;
 
 pub use open::{image_target, open};
 pub use probe::{check, probe};

@@ -13,6 +13,7 @@
 //! | `mounting` | who mounts what where, in two styles |
 //! | `layers`, `roots`, `survey` | the capability itself |
 //! | `engine` | what changes datasets: `core` (libzfs_core, found at run time) or `command` (zfs(8)) |
+//! | [`stream`] | images as files: `zfs send` streams, signed |
 //! | `fuse` | what zfs-fuse needs |
 //! | `refusal` | what ZFS says when it refuses, sorted |
 //!
@@ -39,10 +40,11 @@ mod nvlist;
 mod refusal;
 mod roots;
 mod setup;
+pub mod stream;
 mod survey;
 
 pub use engine::Choice;
-pub use mounting::{MountCommand, Mounter, Mounting};
+pub use mounting::{Mounter, Mounting};
 pub use names::Parent;
 
 use engine::Engine;

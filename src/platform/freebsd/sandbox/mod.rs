@@ -26,7 +26,7 @@ use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
 mod lent;
 mod root;
 
-pub use root::{PLACED, furnish_image};
+pub use root::TARGETS;
 
 /// How long a removal waits for a jail's processes to be gone; they have had SIGKILL.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
@@ -206,9 +206,9 @@ impl Sandbox for JailSandbox {
         if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
     }
 
-    /// A jail's rules and mounts are its own; nothing is shared.
+    /// Snapshots that are lent are all that is shared.
     fn teardown(&self) -> Result<()> {
-        Ok(())
+        self.lent.sweep()
     }
 }
 

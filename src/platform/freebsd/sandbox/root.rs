@@ -16,9 +16,7 @@ use crate::storage::Root;
 /// Where secrets are shown.
 const SECRETS: &str = "/var/openfaas/secrets";
 /// Directories that something is mounted on. `/proc` and `/sys` are for Linux programs.
-const TARGETS: [&str; 5] = ["/dev", "/tmp", "/proc", "/sys", SECRETS];
-/// Files that a replica may get its own version of.
-pub const PLACED: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+pub const TARGETS: [&str; 5] = ["/dev", "/tmp", "/proc", "/sys", SECRETS];
 /// Most bytes of a memory file system when the plan limits no memory.
 const MEMORY_FS: u64 = 256 << 20;
 
@@ -27,16 +25,6 @@ const MEMORY_FS: u64 = 256 << 20;
 enum Surface {
     Open,
     Sealed,
-}
-
-/// Makes the empty directories and files that mounts cover, in an image's tree that becomes a snapshot: a
-/// read-only replica can then run on the snapshot itself. Links in their place are an error.
-pub fn furnish_image(dir: &Path) -> Result<()> {
-    let tree = Tree::open(dir)?;
-    for target in TARGETS {
-        tree.directory(Path::new(target))?;
-    }
-    PLACED.iter().try_for_each(|file| tree.ensure_file(Path::new(file)))
 }
 
 /// Mounts all of `plan`'s root and gives its path on the host.
@@ -159,7 +147,7 @@ fn cover_files(plan: &Plan, tree: &Tree) -> Result<()> {
 }
 
 fn unfurnished(fault: Fault) -> Fault {
-    fault.within("the image's snapshot lacks a place that a read-only replica needs; run it on a clone instead")
+    fault.within("the image's snapshot lacks a place that a read-only replica needs; run it on a clone instead, or load the image again")
 }
 
 fn memory_fs(plan: &Plan) -> u64 {

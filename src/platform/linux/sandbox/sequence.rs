@@ -19,6 +19,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use seccompiler::BpfProgram;
 
@@ -315,6 +316,8 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     // A daemon that the kernel is told to spare must not pass that on.
     steps.push(Step::Write { path: path("/proc/self/oom_score_adj"), content: b"0" });
     steps.push(Step::Enter(os_path(&plan.workdir)?));
+    let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
+    steps.push(Step::Examine(Rc::clone(&program)));
     steps.push(Step::Stdio(plan.output.as_raw_fd()));
     if let Some(files) = plan.limits.open_files {
         steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: attainable(files) });
@@ -327,7 +330,7 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     steps.push(Step::Capabilities(keep));
     steps.push(Step::Signals);
     steps.push(Step::Filter(tools.filters));
-    steps.push(Step::Exec(Program::new(&plan.argv, &plan.env)?));
+    steps.push(Step::Exec(program));
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use seccompiler::BpfProgram;
 
@@ -87,8 +88,10 @@ pub(super) enum Step<'a> {
     Signals,
     /// No new privileges from now on, and these filters on every system call.
     Filter(&'a [BpfProgram]),
+    /// Makes sure that the program is a file of the image.
+    Examine(Rc<Program>),
     /// execve(2). Returns on failure only.
-    Exec(Program),
+    Exec(Rc<Program>),
 }
 
 impl Step<'_> {
@@ -139,6 +142,7 @@ impl Step<'_> {
             Step::Capabilities(keep) => set_capabilities(*keep),
             Step::Signals => default_signals(),
             Step::Filter(filters) => filter(filters),
+            Step::Examine(program) => program.examine(),
             Step::Exec(program) => Err(program.exec(*report)),
         }
     }
@@ -346,7 +350,7 @@ impl fmt::Display for Step<'_> {
             Step::Become(user) => write!(f, "become user {}:{}", user.uid, user.gid),
             Step::Signals => f.write_str("reset signals"),
             Step::Filter(_) => f.write_str("filter system calls"),
-            Step::Exec(program) => write!(f, "exec {program}"),
+            Step::Examine(program) | Step::Exec(program) => write!(f, "exec {program}"),
         }
     }
 }

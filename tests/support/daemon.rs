@@ -247,6 +247,11 @@ impl Daemon {
         self.lease.realm()
     }
 
+    /// Its subnet.
+    pub fn subnet(&self) -> String {
+        self.lease.subnet()
+    }
+
     /// A directory that goes with it, for the test's own files.
     pub fn scratch(&self) -> &Path {
         self.dir.path()

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use super::http::Client;
 use super::leaks::Traces;
-use super::{eventually, images, parts};
+use super::{eventually, images, parts, platform};
 
 /// What a test may decide about its daemon.
 #[derive(Default)]
@@ -120,17 +119,40 @@ impl Options {
         if !images.contains("pull =") {
             images += "pull = \"if-not-present\"\n";
         }
+        let ground = platform::Ground::make(&lease.realm());
+        let (above, mode) = ground.settings();
         let text = format!(
-            "root = \"{}\"\nrealm = \"{}\"\n{top}\n[network]\nmode = \"bridge\"\nsubnet = \"{}\"\nnat = false\n{}\n[images]\n{images}\n{}",
+            "root = \"{}\"
+realm = \"{}\"
+{above}{top}
+[network]
+{mode}
+subnet = \"{}\"
+nat = false
+{}
+[images]
+{images}
+{}{}",
             root.display(),
             lease.realm(),
             lease.subnet(),
             self.network.replace("{host}", &lease.host()),
+            ground.tables(),
             self.tables,
         );
         fs::write(&config, text).expect("writing the configuration");
         let http = Client { address: ([127, 0, 0, 1], 1).into(), credentials: self.credentials };
-        Daemon { dir, root, config, lease, env: self.env, arguments: self.arguments, process: None, http }
+        Daemon {
+            dir,
+            root,
+            config,
+            _ground: ground,
+            lease,
+            env: self.env,
+            arguments: self.arguments,
+            process: None,
+            http,
+        }
     }
 }
 
@@ -143,6 +165,7 @@ pub struct Daemon {
     /// Its configuration.
     pub config: PathBuf,
     dir: TempDir,
+    _ground: platform::Ground,
     lease: Lease,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -168,15 +191,7 @@ impl Daemon {
         let mut command = self.command();
         command.arg("serve").args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("cloning the log")).stderr(log);
-        // SAFETY: prctl(PR_SET_PDEATHSIG) is async-signal-safe and touches no memory.
-        #[cfg(target_os = "linux")]
-        unsafe {
-            // A test run that is killed must not leave its daemons running.
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        platform::ends_with_us(&mut command);
         self.process = Some(command.spawn().expect("starting the daemon"));
     }
 
@@ -195,7 +210,7 @@ impl Daemon {
 
     /// The program with this daemon's configuration, to which a verb is to be added.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_faas-jails"));
+        let mut command = Command::new(parts::program());
         command.arg("--config").arg(&self.config);
         for name in STOCK_VARIABLES {
             command.env_remove(name);
@@ -330,7 +345,7 @@ impl Daemon {
 
     /// How many files the daemon has open.
     pub fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+        platform::open_files(self.pid())
     }
 }
 

@@ -59,6 +59,8 @@ pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<S
     .on_connect(peer::remember)
     .workers(workers)
     .backlog(BACKLOG)
+    // A client that has gone ends its request, also while the function has not answered yet.
+    .h1_allow_half_closed(false)
     .disable_signals()
     .shutdown_timeout(drain.as_secs().max(1))
     .listen(listener)

@@ -140,3 +140,15 @@ fn owners_modes_times_and_user_attributes_survive() {
     assert_eq!((meta.permissions().mode() & 0o7777, meta.uid(), meta.gid()), (0o755, 70000, 9));
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (12, 500_000_000));
 }
+
+#[test]
+fn an_image_that_does_not_say_what_it_is_for_is_taken() {
+    if !is_root("an_image_that_does_not_say_what_it_is_for_is_taken") {
+        return;
+    }
+    let bench = Bench::new(Whiteouts::Overlay);
+    let sample = Sample { platform: ("", ""), ..Sample::new(vec![Tar::new().file("f", "x").end()]) };
+    let image = bench.load(&sample.docker_save(&["r.example/f:1"])).unwrap().remove(0);
+    let ensured = bench.store.ensure(&image.reference, PullPolicy::Always, &Credentials::default(), &Silent);
+    assert_eq!(ensured.unwrap(), image);
+}

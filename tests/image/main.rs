@@ -1,6 +1,7 @@
 //! Images, end to end: archives and registries in, files in storage and a record out.
 
 mod corpus;
+mod interrupted;
 mod load;
 mod misbehaviour;
 mod registry;

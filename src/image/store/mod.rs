@@ -147,7 +147,12 @@ impl Store {
     /// Installs the layers, then records the image.
     fn install(&self, incoming: Incoming<'_>, source: &dyn LayerSource, progress: &dyn Progress) -> Result<Image> {
         let name = incoming.reference.clone();
-        self.install_inner(incoming, source, progress).map_err(|fault| fault.within(format!("image {name}")))
+        self.install_inner(incoming, source, progress).map_err(|fault| match fault.kind() {
+            Kind::Exhausted => fault.within(format!(
+                "image {name} does not fit; faas-jails image prune removes images that no function uses"
+            )),
+            _ => fault.within(format!("image {name}")),
+        })
     }
 
     fn install_inner(

@@ -190,17 +190,23 @@ async fn exchange(
         Ok(connection) => connection,
         Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
     };
-    let mut outgoing = outgoing(&connection.host, request, body, path, upgrade, stamp)?;
+    let mut outgoing = outgoing_request(&connection.host, request, body, path, upgrade, stamp)?;
     loop {
         match connection.send(outgoing).await {
             Ok(response) => return Ok((response, connection)),
             Err(mut error) => {
                 let why = error.error().to_string();
-                let Some(unsent) = error.take_message() else { return Err(Refused { why, unsent: None }) };
-                if !connection.reused {
-                    return Err(Refused { why, unsent: Some(unsent.into_body()) });
-                }
-                outgoing = unsent;
+                outgoing = match error.take_message() {
+                    Some(unsent) if connection.reused => unsent,
+                    Some(unsent) => return Err(Refused { why, unsent: Some(unsent.into_body()) }),
+                    // The replica may have closed a kept connection just then. As Go's transport does it, and so
+                    // the stock provider: what asks for nothing but an answer is asked once more.
+                    None if connection.reused && is_replayable(request) => {
+                        let nothing = RequestBody { length: Some(0), payload: Payload::None };
+                        outgoing_request(lease, request, nothing, path, upgrade, stamp)?
+                    }
+                    None => return Err(Refused { why, unsent: None }),
+                };
                 connection = match upstream::fresh(lease).await {
                     Ok(connection) => connection,
                     Err(error) => {
@@ -210,6 +216,11 @@ async fn exchange(
             }
         }
     }
+}
+
+/// Whether sending it twice is as good as once (net/http, `Request.isReplayable`).
+fn is_replayable(request: &HttpRequest) -> bool {
+    matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") && length(request.headers(), false) == Some(0)
 }
 
 /// Headers of one connection only (RFC 9110, section 7.6.1); Host and Expect are ours to say.
@@ -233,7 +244,7 @@ fn is_named(connection: Option<&str>, name: &str) -> bool {
     connection.is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(name)))
 }
 
-fn outgoing(
+fn outgoing_request(
     host: &HeaderValue,
     request: &HttpRequest,
     body: RequestBody,

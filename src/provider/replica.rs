@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Deployed, Function, Replica};
-use super::{Provider, supervise};
+use super::{Annotations, Provider, supervise};
 use crate::fault::{Context, Fault, Result};
 use crate::files;
 use crate::function::{Quantity, ReplicaName};
@@ -73,7 +73,8 @@ impl Provider {
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
         }
-        let options = RootOptions { read_only: spec.read_only_root, quota: None };
+        let quota = Annotations::read(&spec.annotations)?.disk;
+        let options = RootOptions { read_only: spec.read_only_root, quota };
         let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
         let network = self.platform.network.attach(name, address)?;
         let output = self.logs.open(name)?;

@@ -64,7 +64,7 @@ impl Members {
         // A layer inside may be as large as the file, which is here already.
         let end = file.metadata().context(|| "cannot read its size")?.len();
         let limits = UnpackLimits { entries: MEMBERS_MAX, bytes: end, ..limits.clone() };
-        let mut entries = Entries::new(Slice { file: &file, at: 0, end }, &limits);
+        let mut entries = Entries::new(BufReader::new(Slice { file: &file, at: 0, end }), &limits);
         let mut members = HashMap::new();
         while let Some(entry) = entries.next_entry()? {
             let Ok(name) = String::from_utf8(entry.path.as_bytes().to_vec()) else { continue };

@@ -36,7 +36,9 @@ impl Store {
         credentials: &Credentials,
         progress: &dyn Progress,
     ) -> Result<Image> {
-        let local = self.get(reference)?;
+        // One that is here for another platform does not count.
+        let suits = |image: &Image| image.platform.parse().is_ok_and(|p| self.settings.target.accepts(&p));
+        let local = self.get(reference)?.filter(suits);
         let Some(image) = local else { return self.pull(reference, credentials, progress) };
         let settled = image.origin == Origin::Loaded || reference.digest().is_some();
         if settled || policy == PullPolicy::IfNotPresent {

@@ -19,7 +19,7 @@ use super::archive::{self, Archived};
 use super::config::{ImageConfig, signal_number};
 use super::install::{Installer, LayerSource, Wanted};
 use super::unpack::{Facts, Seen};
-use super::{Digest, Image, Origin, Progress, Reference, RunConfig, Settings, Source};
+use super::{Digest, Image, Origin, Progress, Reference, RunConfig, Settings, Source, Target};
 
 mod ensure;
 mod files;
@@ -50,6 +50,12 @@ impl Store {
     /// Opens the store under `root`, in its directory `images`. Layers live in `storage`.
     pub fn open(root: &Path, storage: Arc<dyn Storage>, settings: Settings) -> Result<Self> {
         Ok(Self { files: Files::open(root.join("images"))?, storage, settings })
+    }
+
+    /// The same store for other platforms than this host's usual ones.
+    pub fn aiming_at(&self, target: Target) -> Self {
+        let settings = Settings { target, ..self.settings.clone() };
+        Self { files: self.files.clone(), storage: Arc::clone(&self.storage), settings }
     }
 
     /// Clears away what an interrupted run left. For the daemon's start: storage must not be staging meanwhile.

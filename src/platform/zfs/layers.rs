@@ -121,14 +121,25 @@ impl ZfsStorage {
             .map_err(|fault| fault.and_cleanup(self.discard_staging(&name)))
     }
 
-    /// Destroys a layer that nothing depends on: first its snapshot, so that one half destroyed is incomplete.
+    /// Destroys a layer that nothing depends on. It is not lent meanwhile.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let snapshot = self.parent.layer_snapshot(name);
-        // Held until the end, so that no root is lent meanwhile.
-        let readers = self.readers();
-        if let Some(replica) = readers.iter().find_map(|(replica, layer)| (layer == name).then_some(replica)) {
+        let mut layers = self.layers();
+        if let Some(replica) = layers.lent.iter().find_map(|(replica, layer)| (layer == name).then_some(replica)) {
             return Err(Fault::new(Kind::Busy, format!("layer {name} is the read-only root of replica {replica}")));
         }
+        if !layers.going.insert(name.to_owned()) {
+            return Err(Fault::new(Kind::Busy, format!("layer {name} is being removed already")));
+        }
+        layers.sizes.remove(name);
+        drop(layers);
+        let removed = self.remove_unlent(name);
+        self.layers().going.remove(name);
+        removed
+    }
+
+    /// First the snapshot goes, so that a layer half destroyed is incomplete.
+    fn remove_unlent(&self, name: &str) -> Result<()> {
+        let snapshot = self.parent.layer_snapshot(name);
         self.check_not_mounted(name)?;
         match patiently(|| self.engine.destroy(&snapshot)) {
             Err(refusal) if refusal.why == Why::Needed => return Err(self.needed(name)),

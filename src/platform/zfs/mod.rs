@@ -21,7 +21,7 @@
 //! in `staging` at start is left over; nothing is destroyed that this program has not named; no dataset below the
 //! parent is mounted but by this program or the sandbox.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fault::{Fault, Kind, Result};
@@ -43,7 +43,7 @@ mod setup;
 pub mod stream;
 mod survey;
 
-pub use engine::Choice;
+pub use engine::{Choice, describe};
 pub use mounting::{Mounter, Mounting};
 pub use names::Parent;
 
@@ -68,8 +68,18 @@ pub struct ZfsStorage {
     realm: Realm,
     mounting: Mounting,
     engine: Box<dyn Engine>,
-    /// Layers that replicas have as their read-only root: nothing in the pool tells of these.
-    readers: Mutex<HashMap<ReplicaName, String>>,
+    layers: Mutex<Layers>,
+}
+
+/// What this process knows of layers and the pool does not tell, or not fast.
+#[derive(Debug, Default)]
+struct Layers {
+    /// Those that replicas have as their read-only root.
+    lent: HashMap<ReplicaName, String>,
+    /// Those that are being removed, and cannot be lent any more.
+    going: HashSet<String>,
+    /// Bytes that those which were cloned with a quota refer to. A layer never changes.
+    sizes: HashMap<String, u64>,
 }
 
 impl ZfsStorage {
@@ -83,8 +93,8 @@ impl ZfsStorage {
         &self.parent
     }
 
-    fn readers(&self) -> MutexGuard<'_, HashMap<ReplicaName, String>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn layers(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A refusal as a fault about this pool.

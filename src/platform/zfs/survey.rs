@@ -50,8 +50,17 @@ impl ZfsStorage {
         Ok(survey.filter_map(clone).collect())
     }
 
-    /// Bytes that a layer with all below it refers to.
-    pub(super) fn referenced(&self, layer: &str) -> Result<u64> {
+    /// Bytes that a layer with all below it refers to; asked for once.
+    pub(super) fn size(&self, layer: &str) -> Result<u64> {
+        if let Some(bytes) = self.layers().sizes.get(layer) {
+            return Ok(*bytes);
+        }
+        let bytes = self.referenced(layer)?;
+        self.layers().sizes.insert(layer.to_owned(), bytes);
+        Ok(bytes)
+    }
+
+    fn referenced(&self, layer: &str) -> Result<u64> {
         let snapshot = self.parent.layer_snapshot(layer);
         let datasets = command::get(&snapshot, Below::Left, &["referenced"]).map_err(|refusal| match refusal.why {
             Why::Missing => self.layer_missing(layer),

@@ -1,6 +1,7 @@
 //! What a killed process, a full disk, or another process at the same work leaves behind: nothing half made.
 
 use std::fs;
+#[cfg(target_os = "linux")]
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +18,7 @@ fn layer(name: &str, files: usize) -> Vec<u8> {
     (0..files).fold(Tar::new(), |tar, at| tar.file(&format!("{name}/{at}"), &text)).end()
 }
 
+#[cfg(target_os = "linux")]
 fn count(dir: &Path) -> usize {
     fs::read_dir(dir).map_or(0, |entries| entries.count())
 }

@@ -203,7 +203,7 @@ async fn exchange(
                     // the stock provider: what asks for nothing but an answer is asked once more.
                     None if connection.reused && is_replayable(request) => {
                         let nothing = RequestBody { length: Some(0), payload: Payload::None };
-                        outgoing_request(lease, request, nothing, path, upgrade, stamp)?
+                        outgoing_request(&connection.host, request, nothing, path, upgrade, stamp)?
                     }
                     None => return Err(Refused { why, unsent: None }),
                 };

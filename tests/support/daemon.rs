@@ -123,7 +123,17 @@ impl Options {
         );
         fs::write(&config, text).expect("writing the configuration");
         let http = Client { address: ([127, 0, 0, 1], 1).into(), credentials: self.credentials };
-        Daemon { dir, root, config, _ground: ground, lease, env: self.env, arguments: self.arguments, process: None, http }
+        Daemon {
+            dir,
+            root,
+            config,
+            _ground: ground,
+            lease,
+            env: self.env,
+            arguments: self.arguments,
+            process: None,
+            http,
+        }
     }
 }
 

@@ -1,0 +1,29 @@
+//! The devfs ruleset of replicas.
+
+use super::super::devfs;
+use crate::fault::Result;
+use crate::setup::{Item, State};
+
+/// The ruleset, which the daemon also sees to when it starts: a restart of the host empties it.
+pub struct Ruleset;
+
+impl Item for Ruleset {
+    fn name(&self) -> &'static str {
+        "devices"
+    }
+
+    fn look(&self) -> Result<State> {
+        Ok(match devfs::is_set_up()? {
+            true => State::Ready(format!("devfs ruleset {}", devfs::RULESET)),
+            false => State::missing(format!("no devfs ruleset {}", devfs::RULESET), "run: faas-jails init"),
+        })
+    }
+
+    fn make(&self) -> Result<bool> {
+        devfs::setup().map(|()| true)
+    }
+
+    fn unmake(&self) -> Result<Option<String>> {
+        Ok(devfs::clear()?.then(|| format!("devfs ruleset {}", devfs::RULESET)))
+    }
+}

@@ -1,6 +1,6 @@
 //! The devfs ruleset of replicas.
 
-use super::super::devfs;
+use super::super::{devfs, jail};
 use crate::fault::Result;
 use crate::setup::{Item, State};
 
@@ -23,7 +23,11 @@ impl Item for Ruleset {
         devfs::setup().map(|()| true)
     }
 
+    /// Other realms on this host have the same ruleset, so it stays while there is a jail.
     fn unmake(&self) -> Result<Option<String>> {
+        if !jail::list(jail::View::Alive)?.is_empty() {
+            return Ok(None);
+        }
         Ok(devfs::clear()?.then(|| format!("devfs ruleset {}", devfs::RULESET)))
     }
 }

@@ -7,7 +7,8 @@
 #   FREEBSD_DIR     directory there, made and removed again      [/var/tmp/faas-jails-test]
 #   FREEBSD_DISK    a device there that may be overwritten; the pool for the tests is made on it, otherwise
 #                   on a file in FREEBSD_DIR
-#   FREEBSD_STOCK   directory here with faas-cli built for FreeBSD; without it those tests are skipped
+#   FREEBSD_STOCK   directory here with faas-cli and docker-registry built for FreeBSD; without the first its
+#                   tests are skipped, without the second those with a registry fail unless PATH there has it
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
 #
@@ -85,7 +86,7 @@ clean() {
 }
 
 run() { # run NAME [FILTER]: one test binary
-    there "cd '$dir' && env TMPDIR='$dir/tmp' FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
+    there "cd '$dir' && env FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
         RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
 }
 
@@ -113,7 +114,7 @@ done
 [ ${#arguments[@]} -gt 0 ] || { echo "freebsd-test: no test binary was built" >&2; exit 1; }
 
 trap clean EXIT
-there "rm -rf '$dir'; mkdir -p '$dir/tmp'"
+there "rm -rf '$dir'; mkdir -p '$dir'"
 send "${arguments[@]}"
 prepare
 before=$(there "$census")

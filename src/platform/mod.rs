@@ -25,6 +25,8 @@ use linux as os;
 
 pub use os::{image_target, open, punch_hole};
 
+pub use os::init::items;
+
 /// The three capabilities of this host.
 #[derive(Clone)]
 pub struct Platform {

@@ -22,6 +22,7 @@
 
 pub mod devfs;
 pub mod furnish;
+pub mod init;
 pub mod jail;
 pub mod monitor;
 pub mod mount;

@@ -68,7 +68,9 @@ impl Provider {
         let dir = self.replica_dir(name);
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let address = self.addresses().take(name)?;
-        files::replace_json(&dir.join("replica.json"), &Record { address, revision: spec.revision })?;
+        // Only a replica that lives is adopted, and none outlives the machine.
+        let record = Record { address, revision: spec.revision };
+        files::replace_json_until_reboot(&dir.join("replica.json"), &record)?;
         let secrets = dir.join("secrets");
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;

@@ -2,6 +2,7 @@
 
 use faas_jails::fault::Kind;
 use faas_jails::platform::freebsd::rctl;
+use faas_jails::platform::freebsd::sandbox::Uncounted;
 use faas_jails::sandbox::{Exit, Limits, Sandbox};
 
 use crate::support::{Host, until};
@@ -110,4 +111,24 @@ fn a_processor_limit_throttles() {
     host.remove(&plan.replica).unwrap();
     // A fifth was asked for; without the rule it would be all of it.
     assert!(used < passed / 2, "{used:?} of {passed:?}");
+}
+
+#[test]
+fn limits_that_this_kernel_cannot_hold_are_refused_or_left_out_aloud() {
+    let Some(mut host) = Host::new() else { return };
+    if rctl::enabled() {
+        eprintln!("SKIPPED: needs a kernel with kern.racct.enable=0");
+        return;
+    }
+    let mut plan = host.plan("echo ready; sleep 300");
+    plan.limits.pids = Some(10);
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert_eq!(fault.kind(), Kind::Unsupported);
+    assert!(fault.to_string().contains("kern.racct.enable=1 into /boot/loader.conf"), "{fault}");
+    host.sandbox = Some(host.open(Uncounted::Warn));
+    host.sandbox().start(&plan).unwrap();
+    host.wait_for(&plan.replica, "ready");
+    let usage = host.sandbox().usage(&plan.replica).unwrap();
+    assert!(usage.pids == 2 && usage.memory > 0, "{usage:?}");
+    host.remove(&plan.replica).unwrap();
 }

@@ -16,6 +16,7 @@
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
 //! | [`storage`], [`network`], [`sandbox`] | the three capabilities of a platform, as traits over plain data |
 //! | [`platform`] | the only place that knows the operating system |
+//! | [`setup`] | making a host ready: looked at, made, taken away again |
 //! | [`secrets`], [`logs`], [`metrics`] | what their names say |
 //! | [`files`], [`fault`] | files that survive a crash; how everything below the API fails |
 //!
@@ -68,6 +69,7 @@ pub mod platform;
 pub mod provider;
 pub mod sandbox;
 pub mod secrets;
+pub mod setup;
 pub mod storage;
 
 /// The commit this was built from, or `unknown`.

@@ -14,3 +14,5 @@ mod recover;
 mod roots;
 #[path = "zfs/setup.rs"]
 mod setup;
+#[path = "zfs/stream.rs"]
+mod stream;

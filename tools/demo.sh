@@ -3,6 +3,8 @@
 # function of stack.yml, calls it. Then it stays up until Ctrl-C; with ONCE=1 it ends by itself. Nothing stays.
 #
 #   tools/demo.sh          as root
+#
+# FAAS_JAILS names a program that is built already; REALM, SUBNET and PORT let it run beside others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "demo: run as root: it makes namespaces, mounts and an interface, and removes them at the end" >&2; exit 1; }
@@ -10,9 +12,11 @@ cd "$(dirname "$0")/.."
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 run() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
 
-say "building"
-cargo build --release --quiet
-program=$PWD/target/release/faas-jails
+program=${FAAS_JAILS:-$PWD/target/release/faas-jails}
+if [ -z "${FAAS_JAILS:-}" ]; then
+    say "building"
+    cargo build --release
+fi
 work=$(mktemp -d)
 daemon=''
 finish() {
@@ -30,7 +34,7 @@ trap 'exit 0' INT TERM
 # Port 0: a free one, so that the demo disturbs nothing; the daemon writes which it is to root/address.
 cat > "$work/config.toml" <<TOML
 root = "$work/state"
-realm = "demo"
+realm = "${REALM:-demo}"
 listen = "127.0.0.1:${PORT:-0}"
 [network]
 subnet = "${SUBNET:-10.62.250.0/24}"

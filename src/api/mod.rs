@@ -19,6 +19,7 @@ mod info;
 mod invoke;
 mod logs;
 mod namespaces;
+mod peer;
 mod routes;
 mod secrets;
 mod upstream;
@@ -55,8 +56,11 @@ pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<S
             .app_data(web::PayloadConfig::new(BODY_MAX))
             .configure(routes::configure)
     })
+    .on_connect(peer::remember)
     .workers(workers)
     .backlog(BACKLOG)
+    // A client that has gone ends its request, also while the function has not answered yet.
+    .h1_allow_half_closed(false)
     .disable_signals()
     .shutdown_timeout(drain.as_secs().max(1))
     .listen(listener)

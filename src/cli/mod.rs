@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::platform::{self, Platform};
 
 mod image;
 mod info;
+mod init;
 mod purge;
 mod serve;
 
@@ -38,6 +40,10 @@ enum Verb {
     Image(image::Verb),
     /// Show what this host offers, and what is missing
     Info,
+    /// Make this host ready, a line for each step; safe to repeat
+    Init(init::Arguments),
+    /// Take away what init made on this host, functions included
+    Deinit(init::Removal),
     /// Remove every replica, link and rule of this realm; functions stay deployed and start with the next serve
     Purge(purge::Arguments),
 }
@@ -63,12 +69,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let config = Config::load(arguments.config.as_deref())?;
+    let path = arguments.config.as_deref();
+    let config = match &arguments.verb {
+        // The one verb that may come before there is a file.
+        Verb::Init(_) => init::config(path)?,
+        _ => Config::load(path)?,
+    };
     start_logging(config.log_format);
     match arguments.verb {
         Verb::Serve(arguments) => serve::run(config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Info => info::run(&config),
+        Verb::Init(arguments) => init::run(&config, path, arguments),
+        Verb::Deinit(arguments) => init::remove(&config, path, &arguments),
         Verb::Purge(arguments) => purge::run(&config, &arguments),
     }
 }
@@ -76,8 +89,13 @@ fn run(arguments: Arguments) -> Result<()> {
 /// Log lines go to standard error; `RUST_LOG` chooses which.
 fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn,actix_http=off"));
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
     match format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -9,7 +9,7 @@ use crate::image::store::InUse;
 pub struct Arguments {
     /// Also forget functions, secrets, namespaces, logs and images
     #[arg(long)]
-    all: bool,
+    pub all: bool,
 }
 
 pub fn run(config: &Config, arguments: &Arguments) -> Result<()> {

@@ -258,3 +258,23 @@ fn a_file_replaces_a_link_of_its_name_and_a_pipe() {
     let (exit, output) = world.run(plan);
     assert_eq!((exit, output.as_str()), (Exit::Code(0), "127.0.0.1 localhost\nnameserver 1.2.3.4\n"));
 }
+
+#[test]
+fn a_replica_learns_its_limits_where_cgroups_are_unified() {
+    if !root() {
+        return;
+    }
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        eprintln!("SKIPPED: needs a host with the unified cgroup hierarchy");
+        return;
+    }
+    let world = World::new();
+    let mut plan = world.plan(&[
+        "sh",
+        "-c",
+        "cat /sys/fs/cgroup/memory.max; echo max 2>/dev/null > /sys/fs/cgroup/memory.max || echo refused",
+    ]);
+    plan.user = User::default();
+    plan.limits.memory = Some(64 << 20);
+    assert_eq!(world.run(plan).1, "67108864\nrefused\n");
+}

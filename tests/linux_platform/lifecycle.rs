@@ -62,7 +62,8 @@ fn removal_kills_all_that_a_replica_started() {
 
 fn refused(world: &World, plan: Plan) -> String {
     let fault = world.sandbox.start(&plan).unwrap_err();
-    assert_eq!(world.sandbox.list().unwrap(), [], "a failed start leaves nothing");
+    let left = world.sandbox.list().unwrap();
+    assert!(left.iter().all(|found| found.replica != plan.replica), "a failed start leaves nothing: {left:?}");
     assert_eq!(fs::read_dir(&plan.run_dir).unwrap().count(), 0);
     world.storage.destroy_root(&plan.replica).unwrap();
     fault.to_string()
@@ -80,6 +81,19 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         executable(&dir.join("empty-script"), b"echo hello\n");
         fs::write(dir.join("data"), "not a program").unwrap();
     });
+    let magic = world.layer("magic", |dir| {
+        executable(&dir.join("magic"), b"#!/proc/self/exe\n");
+        executable(&dir.join("more-magic"), b"#! /magic\n");
+        std::os::unix::fs::symlink("/proc/1/exe", dir.join("link")).unwrap();
+    });
+    for argv in [["/magic"], ["/more-magic"], ["/link"], ["/proc/self/exe"], ["/proc/1/exe"]] {
+        for uid in [0, 1234] {
+            let mut plan = world.plan_on(&[world.busybox.clone(), magic.clone()], &argv);
+            plan.user.uid = uid;
+            let message = refused(&world, plan);
+            assert!(message.contains("it must be a file of the image"), "{message}");
+        }
+    }
     let on = |argv: &[&str]| world.plan_on(&[world.busybox.clone(), odd.clone()], argv);
     for (argv, words) in [
         (
@@ -327,25 +341,50 @@ fn a_replica_survives_its_daemon_and_is_adopted() {
     assert_eq!(receive.recv_timeout(Duration::from_secs(20)).unwrap(), Exit::Unknown);
     sandbox.remove(&replica).unwrap();
     assert_eq!(sandbox.list().unwrap(), []);
-    sandbox.teardown().unwrap();
     assert_eq!(cgroups_of(&realm), Vec::<std::path::PathBuf>::new());
     fs::remove_dir_all(dir).unwrap();
 }
 
+/// Not a test of its own: its descriptors are counted, so it must be alone in its process.
 #[test]
-fn many_at_once_and_no_descriptor_more_than_before() {
-    if !root() {
+fn a_process_that_counts_its_descriptors() {
+    if std::env::var(COUNT).is_err() {
         return;
     }
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
     let world = World::new();
     world.run(world.plan(&["true"]));
+    let working = open();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..4 {
                     assert_eq!(world.run(world.plan(&["true"])).0, Exit::Code(0));
+                    refused(&world, world.plan_for(world.replica(), &[], &["nothing"], true));
                 }
             });
         }
     });
+    assert_eq!(open(), working);
+    drop(world);
+    assert_eq!(open(), before);
+    assert!(Command::new("/bin/busybox").arg("true").status().unwrap().success());
+    println!("counted");
+}
+
+const COUNT: &str = "FAAS_JAILS_TEST_COUNT";
+
+#[test]
+fn many_at_once_leave_no_descriptor_and_no_process() {
+    if !root() {
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "lifecycle::a_process_that_counts_its_descriptors", "--nocapture"])
+        .env(COUNT, "yes")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("counted"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

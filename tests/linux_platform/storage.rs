@@ -49,7 +49,7 @@ fn a_layer_in_use_stays() {
     let fault = world.storage.remove_layer(&extra).unwrap_err();
     assert_eq!(fault.kind(), Kind::Busy);
     assert!(fault.to_string().contains(&replica.to_string()), "{fault}");
-    assert_eq!(world.storage.inventory().unwrap().roots, [replica.clone()]);
+    assert_eq!(world.storage.inventory().unwrap().roots, std::slice::from_ref(&replica));
     world.storage.destroy_root(&replica).unwrap();
     world.storage.remove_layer(&extra).unwrap();
     world.storage.remove_layer(&extra).unwrap();

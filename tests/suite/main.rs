@@ -6,6 +6,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/zpool.rs"]
+mod zpool;
 
 mod bad_images;
 mod bad_input;
@@ -22,4 +24,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod on_zfs;
+mod shipped;
 mod stock_images;
+mod streams;

@@ -21,7 +21,8 @@ impl Daemon {
         let name = spec["service"].as_str().expect("a service").to_owned();
         let namespace = spec["namespace"].as_str().unwrap_or("openfaas-fn").to_owned();
         let answer = self.create(spec).expect(202);
-        self.await_ready(&format!("{name}.{namespace}"), 1);
+        let name = format!("{name}.{namespace}");
+        eventually(&format!("{name} has a ready replica"), || (self.available(&name) > 0).then_some(()));
         answer
     }
 
@@ -56,14 +57,17 @@ impl Daemon {
         self.http.get(&status_target(name)).expect(200).value()
     }
 
+    /// How many replicas are ready.
+    #[track_caller]
+    pub fn available(&self, name: &str) -> u64 {
+        self.status(name)["availableReplicas"].as_u64().unwrap_or(0)
+    }
+
     /// Waits until exactly so many replicas are ready.
     #[track_caller]
     pub fn await_ready(&self, name: &str, replicas: u64) {
-        let target = status_target(name);
         eventually(&format!("{name} has {replicas} ready replicas"), || {
-            let answer = self.http.get(&target);
-            let ready = answer.value()["availableReplicas"].as_u64().unwrap_or(0);
-            (answer.status == 200 && ready == replicas).then_some(())
+            (self.available(name) == replicas).then_some(())
         });
     }
 

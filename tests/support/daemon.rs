@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use super::http::Client;
 use super::leaks::Traces;
-use super::{eventually, images, parts};
+use super::{eventually, images, parts, platform};
 
 /// What a test may decide about its daemon.
 #[derive(Default)]
@@ -19,6 +18,7 @@ pub struct Options {
     top: String,
     tables: String,
     images: String,
+    network: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
@@ -37,6 +37,13 @@ impl Options {
     pub fn images(mut self, line: &str) -> Self {
         self.images += line;
         self.images += "\n";
+        self
+    }
+
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    pub fn network(mut self, line: &str) -> Self {
+        self.network += line;
+        self.network += "\n";
         self
     }
 
@@ -112,16 +119,40 @@ impl Options {
         if !images.contains("pull =") {
             images += "pull = \"if-not-present\"\n";
         }
+        let ground = platform::Ground::make(&lease.realm());
+        let (above, mode) = ground.settings();
         let text = format!(
-            "root = \"{}\"\nrealm = \"{}\"\n{top}\n[network]\nmode = \"bridge\"\nsubnet = \"{}\"\nnat = false\n\n[images]\n{images}\n{}",
+            "root = \"{}\"
+realm = \"{}\"
+{above}{top}
+[network]
+{mode}
+subnet = \"{}\"
+nat = false
+{}
+[images]
+{images}
+{}{}",
             root.display(),
             lease.realm(),
             lease.subnet(),
+            self.network.replace("{host}", &lease.host()),
+            ground.tables(),
             self.tables,
         );
         fs::write(&config, text).expect("writing the configuration");
         let http = Client { address: ([127, 0, 0, 1], 1).into(), credentials: self.credentials };
-        Daemon { dir, root, config, lease, env: self.env, arguments: self.arguments, process: None, http }
+        Daemon {
+            dir,
+            root,
+            config,
+            _ground: ground,
+            lease,
+            env: self.env,
+            arguments: self.arguments,
+            process: None,
+            http,
+        }
     }
 }
 
@@ -134,6 +165,7 @@ pub struct Daemon {
     /// Its configuration.
     pub config: PathBuf,
     dir: TempDir,
+    _ground: platform::Ground,
     lease: Lease,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -159,15 +191,7 @@ impl Daemon {
         let mut command = self.command();
         command.arg("serve").args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("cloning the log")).stderr(log);
-        // SAFETY: prctl(PR_SET_PDEATHSIG) is async-signal-safe and touches no memory.
-        #[cfg(target_os = "linux")]
-        unsafe {
-            // A test run that is killed must not leave its daemons running.
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        platform::ends_with_us(&mut command);
         self.process = Some(command.spawn().expect("starting the daemon"));
     }
 
@@ -186,7 +210,7 @@ impl Daemon {
 
     /// The program with this daemon's configuration, to which a verb is to be added.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_faas-jails"));
+        let mut command = Command::new(parts::program());
         command.arg("--config").arg(&self.config);
         for name in STOCK_VARIABLES {
             command.env_remove(name);
@@ -247,6 +271,16 @@ impl Daemon {
         self.lease.realm()
     }
 
+    /// Its subnet.
+    pub fn subnet(&self) -> String {
+        self.lease.subnet()
+    }
+
+    /// The host's address among the replicas.
+    pub fn host(&self) -> String {
+        self.lease.host()
+    }
+
     /// A directory that goes with it, for the test's own files.
     pub fn scratch(&self) -> &Path {
         self.dir.path()
@@ -302,9 +336,16 @@ impl Daemon {
         Traces::of(&self.realm(), &self.root)
     }
 
+    /// Bytes of memory that the daemon occupies.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// How many files the daemon has open.
     pub fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+        platform::open_files(self.pid())
     }
 }
 
@@ -367,6 +408,11 @@ impl Lease {
             rest /= DIGITS.len();
         }
         format!("t{}", String::from_utf8_lossy(&digits))
+    }
+
+    /// The subnet's first address is the host's own.
+    fn host(&self) -> String {
+        self.subnet().replace(".0/24", ".1")
     }
 
     fn subnet(&self) -> String {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use super::platform;
 
 /// Things of one realm, found by asking the kernel, not the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct Traces {
     pub namespaces: BTreeSet<String>,
     /// Firewall tables and rules.
     pub firewall: BTreeSet<String>,
+    /// Rules for resources.
+    pub rules: BTreeSet<String>,
+    /// Datasets of replicas.
+    pub datasets: BTreeSet<String>,
     /// Mounts.
     pub mounts: BTreeSet<String>,
     /// What lies in its `replicas` directory.
@@ -29,20 +33,9 @@ impl Traces {
     /// Looks for everything of this realm, whose state directory is `root`.
     pub fn of(realm: &str, root: &Path) -> Self {
         let mut traces = Self::default();
-        walk_cgroups(Path::new("/sys/fs/cgroup"), realm, 0, &mut traces);
-        traces.interfaces = names_in("/sys/class/net", |name| name.starts_with(realm));
-        traces.namespaces = names_in("/run/netns", |name| name.starts_with(realm));
-        traces.replicas = names_in(root.join("replicas"), |_| true);
-        let root = root.display().to_string();
-        let prefix = format!("{realm}_");
-        traces.mounts = lines_with(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), &[&root, &prefix]);
-        if let Ok(out) = Command::new("nft").args(["list", "ruleset"]).output() {
-            let rules = String::from_utf8_lossy(&out.stdout).into_owned();
-            traces.firewall = rules
-                .lines()
-                .filter(|l| l.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.starts_with(realm)))
-                .map(str::to_owned)
-                .collect();
+        platform::look(realm, root, &mut traces);
+        if let Ok(entries) = std::fs::read_dir(root.join("replicas")) {
+            traces.replicas = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
         }
         traces
     }
@@ -67,6 +60,8 @@ impl fmt::Display for Traces {
             ("interfaces", &self.interfaces),
             ("network namespaces", &self.namespaces),
             ("firewall", &self.firewall),
+            ("rules for resources", &self.rules),
+            ("datasets", &self.datasets),
             ("mounts", &self.mounts),
             ("replica directories", &self.replicas),
         ] {
@@ -78,35 +73,5 @@ impl fmt::Display for Traces {
             }
         }
         Ok(())
-    }
-}
-
-fn names_in(directory: impl AsRef<Path>, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(directory) else { return BTreeSet::new() };
-    entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|name| wanted(name)).collect()
-}
-
-fn lines_with(text: &str, needles: &[&str]) -> BTreeSet<String> {
-    text.lines().filter(|line| needles.iter().any(|n| line.contains(n))).map(str::to_owned).collect()
-}
-
-/// Notes every cgroup of the realm, with the processes in it.
-fn walk_cgroups(directory: &Path, realm: &str, depth: usize, traces: &mut Traces) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if depth > 8 || !entry.file_type().is_ok_and(|t| t.is_dir()) {
-            continue;
-        }
-        let path = entry.path();
-        let name = entry.file_name().into_string().unwrap_or_default();
-        if name == realm || name.starts_with(&format!("{realm}_")) || name.ends_with(&format!("-{realm}")) {
-            traces.groups.insert(path.display().to_string());
-            let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-            for pid in processes.lines() {
-                let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                traces.processes.insert(format!("{pid} {}", command.trim()));
-            }
-        }
-        walk_cgroups(&path, realm, depth + 1, traces);
     }
 }

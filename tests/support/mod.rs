@@ -13,6 +13,9 @@ pub mod image;
 pub mod images;
 pub mod leaks;
 pub mod parts;
+#[cfg_attr(target_os = "freebsd", path = "platform_freebsd.rs")]
+#[cfg_attr(target_os = "linux", path = "platform_linux.rs")]
+pub mod platform;
 pub mod registry;
 
 pub use daemon::Daemon;
@@ -30,12 +33,12 @@ pub fn announce_skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
-/// Ends the test, loudly, unless it runs as root.
+/// Ends the test, loudly, unless it may run replicas: as root, and with what else the platform needs.
 #[macro_export]
 macro_rules! needs_root {
     () => {
-        if !$crate::support::is_root() {
-            $crate::support::announce_skip(&$crate::support::this_test(), "needs root");
+        if let Some(reason) = $crate::support::platform::lacks() {
+            $crate::support::announce_skip(&$crate::support::this_test(), reason);
             return;
         }
     };

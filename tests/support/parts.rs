@@ -5,15 +5,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::platform;
+
 /// The project's directory.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    match platform::shipped_parts() {
+        Some(parts) => parts.join("faas-jails"),
+        None => env!("CARGO_BIN_EXE_faas-jails").into(),
+    }
 }
 
 /// The probe function's static binary. Go's own cache makes the second build a matter of moments.
 pub fn probe() -> &'static [u8] {
     static PROBE: OnceLock<Vec<u8>> = OnceLock::new();
     PROBE.get_or_init(|| {
+        if let Some(parts) = platform::shipped_parts() {
+            return fs::read(parts.join("probe")).expect("reading the probe that came with the tests");
+        }
         let directory = project().join("target/functions");
         fs::create_dir_all(&directory).expect("making target/functions");
         // Test processes that run at the same time build one after the other.
@@ -42,6 +55,7 @@ pub fn busybox() -> &'static [u8] {
 
 /// A stock OpenFaaS program that tools/stock.sh found on this machine.
 pub fn stock(name: &str) -> Option<PathBuf> {
-    let path = project().join("target/stock").join(name);
+    let directory = platform::shipped_parts().unwrap_or_else(|| project().join("target"));
+    let path = directory.join("stock").join(name);
     path.exists().then_some(path)
 }

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::eventually;
 use super::http::{Client, Request};
 use super::image::{Image, MANIFEST, digest};
+use super::{eventually, parts};
 
 /// The user that a registry with authentication knows.
 pub const USER: &str = "alice";
@@ -54,14 +54,14 @@ impl Registry {
         let file = directory.path().join("config.yml");
         fs::write(&file, config).expect("writing the registry's configuration");
         let log = fs::File::create(directory.path().join("log")).expect("making the registry's log");
-        let process = Command::new("docker-registry")
+        let process = Command::new(parts::stock("docker-registry").unwrap_or_else(|| "docker-registry".into()))
             .arg("serve")
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("running docker-registry; tools/setup.sh installs it");
+            .expect("running docker-registry; tools/setup.sh installs it, tools/freebsd-test.sh brings it");
         let mut client = Client::new(address);
         if access == Access::Password {
             client.credentials = Some(format!("{USER}:{PASSWORD}"));

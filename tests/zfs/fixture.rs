@@ -1,10 +1,11 @@
 //! A storage on a new pool, in every style that this system has, and images to put into it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use faas_jails::function::{FunctionKey, ReplicaName};
 use faas_jails::image::{Digest, Layer};
-use faas_jails::platform::zfs::{Choice, MountCommand, Mounting, Settings, ZfsStorage};
+use faas_jails::platform::zfs::{Choice, Mounting, Settings, ZfsStorage};
 use faas_jails::storage::{Root, Storage};
 
 use crate::zpool::{self, Pool};
@@ -14,24 +15,29 @@ pub enum Style {
     /// Directories, zfs(8).
     Path,
     /// Names, zfs(8).
+    #[cfg_attr(not(target_os = "freebsd"), expect(dead_code, reason = "mounting by name is FreeBSD's"))]
     Legacy,
     /// Names, libzfs_core.
     Core,
 }
+
+#[cfg(target_os = "freebsd")]
+const STYLES: &[Style] = &[Style::Path, Style::Legacy, Style::Core];
+
+#[cfg(not(target_os = "freebsd"))]
+const STYLES: &[Style] = &[Style::Path];
 
 pub struct Fixture {
     pub pool: Pool,
     pub storage: ZfsStorage,
     pub style: Style,
     datasets: Vec<String>,
+    snapshots: Mutex<()>,
 }
 
 /// Runs a test once for each style, each on its own pool, and checks that it leaves nothing.
 pub fn each(mebibytes: u64, test: impl Fn(&Fixture)) {
-    // zfs-fuse's filesystems cannot be mounted by name.
-    let fuse = cfg!(target_os = "linux") && !Path::new("/dev/zfs").exists();
-    let styles: &[Style] = if fuse { &[Style::Path] } else { &[Style::Path, Style::Legacy, Style::Core] };
-    for style in styles {
+    for style in STYLES {
         let Some(fixture) = Fixture::new(mebibytes, *style) else { return };
         test(&fixture);
         fixture.finish();
@@ -39,7 +45,7 @@ pub fn each(mebibytes: u64, test: impl Fn(&Fixture)) {
 }
 
 impl Fixture {
-    fn new(mebibytes: u64, style: Style) -> Option<Self> {
+    pub fn new(mebibytes: u64, style: Style) -> Option<Self> {
         let pool = Pool::new(mebibytes)?;
         zpool::zfs(&["create", "-o", "canmount=off", &format!("{}/fj", pool.name())]);
         let storage = open(&pool, style, "fj");
@@ -47,7 +53,7 @@ impl Fixture {
             assert!(storage.engine().starts_with("libzfs_core"), "libzfs_core does not load");
         }
         let datasets = pool.datasets();
-        Some(Self { pool, storage, style, datasets })
+        Some(Self { pool, storage, style, datasets, snapshots: Mutex::default() })
     }
 
     /// Another daemon's storage on the same pool; or the same one's after a restart.
@@ -72,6 +78,8 @@ impl Fixture {
         match root {
             Root::Directory(directory) => look(directory),
             Root::Zfs(name) => {
+                // A snapshot is mounted once; sandboxes share that mount.
+                let _turn = name.contains('@').then(|| self.snapshots.lock().unwrap_or_else(PoisonError::into_inner));
                 let directory = self.pool.dir().join(format!("root{:x}", rand::random::<u32>()));
                 std::fs::create_dir(&directory).unwrap();
                 zpool::run("mount", &["-t", "zfs", name, directory.to_str().unwrap()]);
@@ -102,7 +110,7 @@ impl Fixture {
         }
     }
 
-    fn finish(self) {
+    pub fn finish(self) {
         self.assert_empty();
         self.pool.finish();
     }
@@ -112,11 +120,21 @@ fn open(pool: &Pool, style: Style, realm: &str) -> ZfsStorage {
     let base = pool.dir().join("m");
     let mounting = match style {
         Style::Path => Mounting::Path(base),
-        _ => Mounting::Legacy { staging: base, mounter: Box::new(MountCommand) },
+        _ => by_name(base),
     };
     let engine = if style == Style::Core { Choice::Best } else { Choice::Command };
     let parent = format!("{}/fj", pool.name()).parse().unwrap();
     ZfsStorage::open(Settings { parent, realm: realm.parse().unwrap(), mounting, engine }).unwrap()
+}
+
+#[cfg(target_os = "freebsd")]
+fn by_name(staging: PathBuf) -> Mounting {
+    Mounting::Legacy { staging, mounter: Box::new(faas_jails::platform::freebsd::zfs::Nmount) }
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn by_name(_: PathBuf) -> Mounting {
+    unreachable!("not in STYLES")
 }
 
 /// Directories below a directory, sorted.
@@ -145,9 +163,10 @@ pub fn chain(names: &[&str]) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     for name in names {
         let parent = layers.last().map(|layer| layer.chain_id.clone());
-        let below = parent.as_ref().map_or("", |parent| parent.as_str());
-        let chain_id = Digest::of(format!("{below} {name}"));
-        layers.push(Layer { diff_id: Digest::of(name), chain_id, parent });
+        let diff_id = Digest::of(name);
+        // OCI image-spec, config.md, "Layer ChainID".
+        let chain_id = parent.as_ref().map_or(diff_id.clone(), |below| Digest::of(format!("{below} {diff_id}")));
+        layers.push(Layer { diff_id, chain_id, parent });
     }
     layers
 }

@@ -4,6 +4,7 @@
 //! or which name counts, the layer is refused.
 
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 
 use tar::{EntryType, Header};
 
@@ -57,7 +58,7 @@ pub enum EntryKind {
 
 /// The entries of a tar stream.
 pub struct Entries<'a, R> {
-    stream: BufReader<R>,
+    stream: R,
     limits: &'a UnpackLimits,
     /// Bytes of the current entry's data, and of the padding behind it, that are still in the stream.
     data: u64,
@@ -71,6 +72,20 @@ pub struct Entries<'a, R> {
 pub trait Skip: Read {
     /// Passes over `count` bytes; fails with `UnexpectedEof` when there are fewer.
     fn skip(&mut self, count: u64) -> std::io::Result<()>;
+}
+
+impl<R: Skip> Skip for &mut R {
+    fn skip(&mut self, count: u64) -> std::io::Result<()> {
+        (**self).skip(count)
+    }
+}
+
+impl<R: Skip> Skip for BufReader<R> {
+    fn skip(&mut self, count: u64) -> std::io::Result<()> {
+        let buffered = count.min(self.buffer().len() as u64);
+        self.consume(buffered as usize);
+        if count > buffered { self.get_mut().skip(count - buffered) } else { Ok(()) }
+    }
 }
 
 /// Passes over bytes by reading them.
@@ -89,10 +104,10 @@ struct Extensions {
     pax: Option<Pax>,
 }
 
-impl<'a, R: Skip> Entries<'a, R> {
+impl<'a, R: BufRead + Skip> Entries<'a, R> {
     /// The tar that `stream` starts with.
     pub fn new(stream: R, limits: &'a UnpackLimits) -> Self {
-        Self { stream: BufReader::with_capacity(128 << 10, stream), limits, data: 0, padding: 0, position: 0, count: 0 }
+        Self { stream, limits, data: 0, padding: 0, position: 0, count: 0 }
     }
 
     /// The current entry's data.
@@ -103,11 +118,6 @@ impl<'a, R: Skip> Entries<'a, R> {
     /// Where in the stream the current entry's unread data begins.
     pub fn position(&self) -> u64 {
         self.position
-    }
-
-    /// The stream, with whatever follows the end of the tar.
-    pub fn into_stream(self) -> R {
-        self.stream.into_inner()
     }
 
     /// The next entry; its predecessor's unread data is skipped.
@@ -148,11 +158,7 @@ impl<'a, R: Skip> Entries<'a, R> {
     fn skip(&mut self) -> Result<()> {
         let left = self.data + self.padding;
         (self.data, self.padding) = (0, 0);
-        let buffered = left.min(self.stream.buffer().len() as u64);
-        self.stream.consume(buffered as usize);
-        if left > buffered {
-            self.stream.get_mut().skip(left - buffered).map_err(fault_inside)?;
-        }
+        self.stream.skip(left).map_err(fault_inside)?;
         self.position += left;
         Ok(())
     }
@@ -238,9 +244,9 @@ impl<'a, R: Skip> Entries<'a, R> {
         let kind = self.kind(header, &pax, size, raw_link, raw_path.ends_with(b"/")).context(within)?;
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime().context(within)?).unwrap_or(0), 0),
+            None => (i64::try_from(field(header, 136..148, Header::mtime).context(within)?).unwrap_or(0), 0),
         };
-        let id = |from_pax: Option<u64>, from_header: std::io::Result<u64>| -> Result<u32> {
+        let id = |from_pax: Option<u64>, from_header: Result<u64>| -> Result<u32> {
             let id = from_pax.map_or(from_header, Ok).context(within)?;
             // -1 means "leave it as it is" to chown(2).
             u32::try_from(id)
@@ -250,9 +256,9 @@ impl<'a, R: Skip> Entries<'a, R> {
         };
         Ok(Entry {
             kind,
-            uid: id(pax.uid, header.uid())?,
-            gid: id(pax.gid, header.gid())?,
-            mode: header.mode().context(within)? & 0o1777,
+            uid: id(pax.uid, field(header, 108..116, Header::uid))?,
+            gid: id(pax.gid, field(header, 116..124, Header::gid))?,
+            mode: field(header, 100..108, |h| h.mode().map(u64::from)).context(within)? as u32 & 0o1777,
             mtime,
             xattrs: pax.xattrs,
             path,
@@ -338,8 +344,16 @@ fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     }
 }
 
+/// A number from the header's bytes `at`; a blank field is 0, as for tar(1).
+fn field(header: &Header, at: Range<usize>, read: impl Fn(&Header) -> std::io::Result<u64>) -> Result<u64> {
+    if header.as_bytes()[at].iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    read(header).map_err(|error| Fault::invalid("has a number in its header that is none").because(error))
+}
+
 fn raw_size(header: &Header) -> Result<u64> {
-    header.entry_size().map_err(|error| Fault::invalid("has a size that is no number").because(error))
+    field(header, 124..136, Header::entry_size)
 }
 
 /// One size from two places, or none: the header's and PAX's must agree unless the header could not say it.
@@ -354,12 +368,12 @@ fn settled_size(header: &Header, pax: &Pax) -> Result<u64> {
 
 /// Reads the current entry's data and nothing beyond.
 pub struct Data<'s, R> {
-    stream: &'s mut BufReader<R>,
+    stream: &'s mut R,
     left: &'s mut u64,
     position: &'s mut u64,
 }
 
-impl<R: Read> BufRead for Data<'_, R> {
+impl<R: BufRead> BufRead for Data<'_, R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         if *self.left == 0 {
             return Ok(&[]);
@@ -379,7 +393,7 @@ impl<R: Read> BufRead for Data<'_, R> {
     }
 }
 
-impl<R: Read> Read for Data<'_, R> {
+impl<R: BufRead> Read for Data<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let buffer = self.fill_buf()?;
         let n = buffer.len().min(out.len());

@@ -21,6 +21,7 @@ mod facts;
 mod limits;
 pub(super) mod path;
 mod pax;
+mod pipe;
 mod sparse;
 pub(super) mod stream;
 mod tree;
@@ -46,14 +47,26 @@ pub struct Unpacked {
 /// Unpacks the layer that `source` holds into `staging`, or only reads and checks it when there is none.
 /// On failure the staging directory holds half a layer and must be thrown away.
 pub fn unpack(
-    source: impl Read,
+    source: impl Read + Send,
     expected: &Expected<'_>,
     staging: Option<&Staging>,
     limits: &UnpackLimits,
     on_bytes: OnBytes<'_>,
 ) -> Result<Unpacked> {
     let stream = stream::LayerStream::new(source, expected, limits, on_bytes)?;
-    let mut entries = entries::Entries::new(stream, limits);
+    let (unpacked, stream) = pipe::piped(stream, |tar| {
+        let unpacked = place(tar, staging, limits)?;
+        // Whatever follows the end of the tar belongs to the digests.
+        std::io::copy(tar, &mut std::io::sink()).map_err(stream::fault_inside)?;
+        Ok(unpacked)
+    })?;
+    let shipped = stream.finish(expected)?;
+    Ok(Unpacked { shipped, ..unpacked })
+}
+
+/// Puts the entries of a tar where they belong.
+fn place(tar: &mut pipe::Pipe, staging: Option<&Staging>, limits: &UnpackLimits) -> Result<Unpacked> {
+    let mut entries = entries::Entries::new(tar, limits);
     let mut applier = staging.map(apply::Applier::new).transpose()?;
     let mut facts = Facts::default();
     while let Some(entry) = entries.next_entry()? {
@@ -71,6 +84,5 @@ pub fn unpack(
         }
     }
     let (made, left_out) = applier.map(apply::Applier::finish).transpose()?.unwrap_or_default();
-    let shipped = entries.into_stream().finish(expected)?;
-    Ok(Unpacked { facts, shipped, made, left_out })
+    Ok(Unpacked { facts, shipped: 0, made, left_out })
 }

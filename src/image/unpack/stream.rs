@@ -219,9 +219,3 @@ pub(in crate::image) fn read_capped(source: impl BufRead, cap: u64, what: &str) 
     }
     Ok(bytes)
 }
-
-impl<R: Read> super::entries::Skip for LayerStream<'_, R> {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        super::entries::skip_by_reading(self, count)
-    }
-}

@@ -143,7 +143,7 @@ impl Tree {
 fn make_implied(parent: BorrowedFd<'_>, whole: &[u8], last: &[u8]) -> io::Result<OwnedFd> {
     mkdirat(parent, name(last), Mode::from_raw_mode(0o700))?;
     let fd = open_directory(parent, last)?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(implied_mode(whole)))?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(implied_mode(whole) as _))?;
     Ok(fd)
 }
 

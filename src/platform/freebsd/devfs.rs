@@ -80,10 +80,7 @@ impl Rule {
 /// Makes the ruleset what it should be. Safe to repeat, also by several daemons at once.
 pub fn setup() -> Result<()> {
     let dev = File::open("/dev").context(|| "cannot open /dev")?;
-    let wanted: Vec<Rule> = std::iter::once(Rule::hide_all(100))
-        .chain(SHOWN.iter().zip(101..).map(|(pattern, number)| Rule::show(number, pattern)))
-        .collect();
-    let there = rules(&dev).context(|| format!("cannot read devfs ruleset {RULESET}"))?;
+    let (wanted, there) = (wanted(), present(&dev)?);
     let stale = there.iter().filter(|rule| !wanted.iter().any(|want| want.same(rule)));
     for rule in stale {
         delete(&dev, rule.id).context(|| format!("cannot clear devfs ruleset {RULESET}"))?;
@@ -92,6 +89,32 @@ pub fn setup() -> Result<()> {
         add(&dev, *rule).context(|| format!("cannot add to devfs ruleset {RULESET}"))?;
     }
     Ok(())
+}
+
+/// Whether the ruleset is what [`setup`] makes.
+pub fn is_set_up() -> Result<bool> {
+    let there = present(&File::open("/dev").context(|| "cannot open /dev")?)?;
+    let wanted = wanted();
+    Ok(there.len() == wanted.len() && wanted.iter().all(|want| there.iter().any(|rule| rule.same(want))))
+}
+
+/// Empties the ruleset; a jail that still refers to it then sees no device. Whether there was one.
+pub fn clear() -> Result<bool> {
+    let dev = File::open("/dev").context(|| "cannot open /dev")?;
+    let there = present(&dev)?;
+    for rule in &there {
+        delete(&dev, rule.id).context(|| format!("cannot clear devfs ruleset {RULESET}"))?;
+    }
+    Ok(!there.is_empty())
+}
+
+fn wanted() -> Vec<Rule> {
+    let shown = SHOWN.iter().zip(101..).map(|(pattern, number)| Rule::show(number, pattern));
+    std::iter::once(Rule::hide_all(100)).chain(shown).collect()
+}
+
+fn present(dev: &File) -> Result<Vec<Rule>> {
+    rules(dev).context(|| format!("cannot read devfs ruleset {RULESET}"))
 }
 
 fn rules(dev: &File) -> io::Result<Vec<Rule>> {

@@ -13,6 +13,7 @@
 //! | [`monitor`] | exits | kqueue(2) |
 //! | [`network`] | addresses, VNET links, pf | `sys/sockio.h`, bridge(4), epair(4), pf.conf(5) |
 //! | [`sandbox`] | all of these, as [`crate::sandbox::Sandbox`] | |
+//! | [`zfs`] | mounting for [`super::zfs`] | nmount(2) |
 //! | [`probe()`], [`check`] | what this kernel offers | sysctl(3), modfind(2) |
 //!
 //! Deliberately absent: libjail and libzfs_core (the system calls suffice), jail descriptors (a replica
@@ -21,6 +22,7 @@
 
 pub mod devfs;
 pub mod furnish;
+pub mod init;
 pub mod jail;
 pub mod monitor;
 pub mod mount;
@@ -34,6 +36,7 @@ pub mod spawn;
 mod sys;
 pub mod sysctl;
 pub mod tree;
+pub mod zfs;
 
 pub use open::{image_target, open};
 pub use probe::{check, probe};

@@ -6,11 +6,12 @@ use super::furnish::Furnished;
 use super::network::{self, Mode};
 use super::sandbox::{self, JailSandbox, Uncounted};
 use super::sysctl;
+use super::zfs::Nmount;
 use crate::config::{Config, NetworkMode, StorageKind};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::Target;
 use crate::platform::Platform;
-use crate::platform::zfs::{Choice, MountCommand, Mounting, Parent, Settings, ZfsStorage};
+use crate::platform::zfs::{Choice, Mounting, Parent, Settings, ZfsStorage};
 
 /// Opens what the configuration names, or says what is missing.
 pub fn open(config: &Config) -> Result<Platform> {
@@ -28,7 +29,7 @@ pub fn open(config: &Config) -> Result<Platform> {
     let storage = ZfsStorage::open(Settings {
         parent: config.zfs.dataset.parse::<Parent>()?,
         realm: config.realm.clone(),
-        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(MountCommand) },
+        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
         engine: Choice::Best,
     })?;
     let network = network::Settings {

@@ -75,7 +75,7 @@ fn has_param(name: &str) -> bool {
 }
 
 /// Loaded, or part of the kernel: modfind(2) knows both.
-fn has_module(name: &str) -> bool {
+pub(super) fn has_module(name: &str) -> bool {
     // sys/module.h; in libc.
     unsafe extern "C" {
         fn modfind(name: *const libc::c_char) -> libc::c_int;

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fault::{Context, Fault, Kind, Result};
@@ -20,12 +21,15 @@ use super::hierarchy::{self, Hierarchy, Version};
 const BASE: &str = "faas-jails";
 /// How long a killed replica's processes may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 20;
 
 /// The cgroups of one realm.
 #[derive(Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     realm: Realm,
+    /// Held while directories come and go, so that no parent is taken away under a child that is being made.
+    shape: Mutex<()>,
 }
 
 /// A replica's cgroup, made and limited, that a process can be put into.
@@ -63,7 +67,7 @@ impl Cgroups {
                 "no cgroup hierarchy is mounted, and replicas are found by their cgroups; mount one with: mount -t cgroup2 none /sys/fs/cgroup",
             ));
         }
-        Ok(Self { hierarchies, realm })
+        Ok(Self { hierarchies, realm, shape: Mutex::new(()) })
     }
 
     /// Whether a cgroup namespace with cgroup2 mounted shows a replica its own limits.
@@ -97,7 +101,10 @@ impl Cgroups {
 
     /// Makes a replica's cgroup with its limits. On failure nothing of it remains.
     pub(super) fn create(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
-        let made = self.check(replica, limits).and_then(|()| self.make(replica, limits));
+        let made = self.check(replica, limits).and_then(|()| {
+            let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
+            self.make(replica, limits)
+        });
         made.map_err(|fault| {
             let undone = if fault.kind() == Kind::Busy { Ok(()) } else { self.remove_dirs(replica) };
             fault.and_cleanup(undone)
@@ -122,13 +129,7 @@ impl Cgroups {
     fn make(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
         let mut group = Group { directory: None, tasks: Vec::new() };
         for (hierarchy, dir) in self.dirs(replica) {
-            if let Err(error) = fs::create_dir(&dir) {
-                match error.kind() {
-                    io::ErrorKind::NotFound => self.make_parents(hierarchy)?,
-                    _ => return Err(error).context(|| format!("cannot make cgroup {}", dir.display())),
-                }
-                fs::create_dir(&dir).context(|| format!("cannot make cgroup {}", dir.display()))?;
-            }
+            self.make_dir(hierarchy, &dir)?;
             for setting in hierarchy.settings(limits) {
                 let file = dir.join(setting.file);
                 if setting.optional && !file.exists() {
@@ -143,6 +144,17 @@ impl Cgroups {
             }
         }
         Ok(group)
+    }
+
+    fn make_dir(&self, hierarchy: &Hierarchy, dir: &Path) -> Result<()> {
+        // Another realm's daemon may take away the directory that all realms share, until this one is in it.
+        for _ in 0..ATTEMPTS {
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_parents(hierarchy)?,
+                result => return result.context(|| format!("cannot make cgroup {}", dir.display())),
+            }
+        }
+        Err(Fault::new(Kind::System, format!("cannot make cgroup {}: its parent keeps vanishing", dir.display())))
     }
 
     fn make_parents(&self, hierarchy: &Hierarchy) -> Result<()> {
@@ -226,31 +238,21 @@ impl Cgroups {
         }
     }
 
+    /// Takes away a replica's directories, and those that all replicas share if it was the last.
     fn remove_dirs(&self, replica: &ReplicaName) -> Result<()> {
+        let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = Ok(());
-        for (_, dir) in self.dirs(replica) {
-            let removed = remove_group(&dir).context(|| format!("cannot remove cgroup {}", dir.display()));
+        for (hierarchy, dir) in self.dirs(replica) {
+            let realm = self.realm_dir(hierarchy);
+            let removed = remove_group(&dir, &[libc::ENOENT])
+                .and_then(|()| remove_group(&realm, SHARED))
+                .and_then(|()| remove_group(&hierarchy.mount.join(BASE), SHARED));
             result = match (result, removed) {
                 (Ok(()), removed) => removed,
                 (Err(fault), removed) => Err(Fault::and_cleanup(fault, removed)),
             };
         }
         result
-    }
-
-    /// Takes away what all replicas share, if none is left.
-    pub(super) fn teardown(&self) -> Result<()> {
-        for hierarchy in &self.hierarchies {
-            for dir in [self.realm_dir(hierarchy), hierarchy.mount.join(BASE)] {
-                match fs::remove_dir(&dir) {
-                    // Other replicas, or other realms.
-                    Err(error)
-                        if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY | libc::ENOENT)) => {}
-                    result => result.context(|| format!("cannot remove cgroup {}", dir.display()))?,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What the replica uses now.
@@ -293,11 +295,14 @@ impl Cgroups {
     }
 }
 
+/// Others are in it, or it is gone.
+const SHARED: &[i32] = &[libc::EBUSY, libc::ENOTEMPTY, libc::ENOENT];
+
 /// rmdir(2), which is all that a cgroup takes: its files go with it. A replica cannot have made cgroups below.
-fn remove_group(dir: &Path) -> io::Result<()> {
+fn remove_group(dir: &Path, allowed: &[i32]) -> Result<()> {
     match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        Err(error) if error.raw_os_error().is_some_and(|errno| allowed.contains(&errno)) => Ok(()),
+        result => result.context(|| format!("cannot remove cgroup {}", dir.display())),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod hierarchy;
+pub mod init;
 mod nat;
 mod netlink;
 pub mod network;

@@ -20,12 +20,24 @@ pub(super) struct Rules<'a> {
 impl Rules<'_> {
     /// Puts the rules in place of any that an earlier run left.
     pub fn add(&self) -> Result<()> {
-        if let Some(done) = nft(&self.table()) {
-            return done;
+        match nft(&self.table()) {
+            None => self.append(&self.iptables()),
+            // Docker and ufw drop what iptables does not let pass; no table of ours can overrule that.
+            Some(Ok(())) if self.forwarding().contains("-P FORWARD DROP") => self.append(&self.passage()),
+            Some(done) => done,
         }
-        for rule in self.iptables() {
-            if self.run_iptables("-C", &rule)?.is_err() {
-                self.run_iptables("-A", &rule)?.context(|| format!("cannot add rules for bridge {}", self.bridge))?;
+    }
+
+    /// What iptables says of forwarded packets; nothing where it is not in use.
+    fn forwarding(&self) -> String {
+        let listed = run(self.iptables_program(), ["-w", "-S", "FORWARD"], "");
+        listed.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn append(&self, rules: &[String]) -> Result<()> {
+        for rule in rules {
+            if self.run_iptables("-C", rule)?.is_err() {
+                self.run_iptables("-A", rule)?.context(|| format!("cannot add rules for bridge {}", self.bridge))?;
             }
         }
         Ok(())
@@ -35,10 +47,13 @@ impl Rules<'_> {
     pub fn remove(&self) -> Result<()> {
         let name = self.name();
         // Adding first makes deleting one that is not there a success.
-        if let Some(done) = nft(&format!("add table inet {name}\ndelete table inet {name}\n")) {
-            return done;
-        }
-        for rule in self.iptables() {
+        let rules = match nft(&format!("add table inet {name}\ndelete table inet {name}\n")) {
+            Some(Err(fault)) => return Err(fault),
+            Some(Ok(())) if !self.forwarding().contains(&name) => return Ok(()),
+            Some(Ok(())) => self.passage(),
+            None => self.iptables(),
+        };
+        for rule in rules {
             while self.run_iptables("-C", &rule)?.is_ok() {
                 self.run_iptables("-D", &rule)?
                     .context(|| format!("cannot remove rules for bridge {}", self.bridge))?;
@@ -74,30 +89,39 @@ table inet {name} {{
         )
     }
 
-    fn iptables(&self) -> Vec<Vec<String>> {
+    fn iptables(&self) -> Vec<String> {
         let (bridge, subnet) = (self.bridge, self.subnet);
-        [
+        let mut rules = vec![
             format!("nat POSTROUTING -s {subnet} ! -o {bridge} -j MASQUERADE"),
             format!("filter FORWARD -i {bridge} -o {bridge} -j DROP"),
             format!("filter FORWARD -i {bridge} ! -s {subnet} -j DROP"),
+        ];
+        rules.extend(self.passage());
+        rules.push(format!("filter FORWARD -o {bridge} -j DROP"));
+        rules
+    }
+
+    /// What lets replicas out, and answers in.
+    fn passage(&self) -> Vec<String> {
+        let bridge = self.bridge;
+        vec![
             format!("filter FORWARD -i {bridge} -j ACCEPT"),
             format!("filter FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-            format!("filter FORWARD -o {bridge} -j DROP"),
         ]
-        .iter()
-        .map(|line| line.split(' ').map(str::to_owned).collect())
-        .collect()
+    }
+
+    fn iptables_program(&self) -> &'static str {
+        if self.subnet.is_ipv4() { "iptables" } else { "ip6tables" }
     }
 
     /// The outer result says whether there is an iptables at all, the inner one what it answered.
-    fn run_iptables(&self, verb: &str, rule: &[String]) -> Result<Result<()>> {
-        let program = if self.subnet.is_ipv4() { "iptables" } else { "ip6tables" };
+    fn run_iptables(&self, verb: &str, rule: &str) -> Result<Result<()>> {
+        let program = self.iptables_program();
         let comment = self.name();
-        let (table, rest) = rule.split_first().ok_or_else(|| Fault::invalid("an empty rule"))?;
-        let (chain, rest) = rest.split_first().ok_or_else(|| Fault::invalid("an empty rule"))?;
+        let mut words = rule.split(' ');
+        let (table, chain) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let fixed = ["-w", "-t", table, verb, chain, "-m", "comment", "--comment", &comment];
-        let arguments = fixed.into_iter().chain(rest.iter().map(String::as_str));
-        match run(program, arguments, "") {
+        match run(program, fixed.into_iter().chain(words), "") {
             None => Err(Fault::new(
                 Kind::Unsupported,
                 format!(
@@ -105,22 +129,22 @@ table inet {name} {{
                     self.bridge
                 ),
             )),
-            Some(result) => Ok(result),
+            Some(result) => Ok(result.map(drop)),
         }
     }
 }
 
 /// `None`: there is no nft here.
 fn nft(script: &str) -> Option<Result<()>> {
-    run("nft", ["-f", "-"], script)
+    run("nft", ["-f", "-"], script).map(|result| result.map(drop))
 }
 
-/// Runs a program on `input`. `None`: there is no such program.
-fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>, input: &str) -> Option<Result<()>> {
+/// Runs a program on `input` and returns what it said. `None`: there is no such program.
+fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>, input: &str) -> Option<Result<String>> {
     let spawned = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut child = match spawned {
@@ -131,14 +155,15 @@ fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>, i
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
     let result = match child.wait_with_output() {
         Err(error) => Err(error).context(|| format!("cannot run {program}")),
-        Ok(output) => said(program, &output).and_then(|()| written.context(|| format!("cannot write to {program}"))),
+        Ok(output) => said(program, &output)
+            .and_then(|said| written.context(|| format!("cannot write to {program}")).map(|()| said)),
     };
     Some(result)
 }
 
-fn said(program: &str, output: &Output) -> Result<()> {
+fn said(program: &str, output: &Output) -> Result<String> {
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr);
     Err(Fault::new(Kind::System, format!("{program} failed ({}): {}", output.status, words.trim())))

@@ -96,7 +96,7 @@ fn parse(output: &str) -> BTreeMap<String, Properties> {
 }
 
 /// `-o name=value` for each.
-fn options(properties: &[Property]) -> Vec<String> {
+pub(super) fn options(properties: &[Property]) -> Vec<String> {
     let option = |property: &Property| match property {
         Property::NoAutoMount => "canmount=noauto".to_owned(),
         Property::ReferenceQuota(bytes) => format!("refquota={bytes}"),

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::OnceLock;
+use std::path::Path;
 
 /// Where zfs-fuse has its socket; locked, because it is there exactly when zfs-fuse may be.
 const DIRECTORY: &str = "/run/zfs";
@@ -32,6 +32,5 @@ pub(super) fn turn(verb: &str) -> Turn {
 
 /// Is ZFS on this host zfs-fuse? It has no /dev/zfs.
 fn is_here() -> bool {
-    static HERE: OnceLock<bool> = OnceLock::new();
-    *HERE.get_or_init(|| cfg!(target_os = "linux") && !std::path::Path::new("/dev/zfs").exists())
+    !Path::new("/dev/zfs").exists()
 }

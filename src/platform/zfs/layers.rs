@@ -3,7 +3,7 @@
 use super::engine::Property;
 use super::names::{self, Container, EMPTY_LAYER, KIND, LAYER_SNAPSHOT, REALM};
 use super::refusal::{Why, patiently};
-use super::{Mounting, ZfsStorage, mounting};
+use super::{Mounting, ZfsStorage, command, mounting};
 use crate::fault::{Fault, Kind, Result};
 use crate::image::Layer;
 use crate::storage::{Staging, Whiteouts};
@@ -78,25 +78,34 @@ impl ZfsStorage {
             .ok_or_else(|| Fault::invalid(format!("{} was not staged in {}", staging.dir.display(), self.parent)))
     }
 
-    /// Snapshots an unmounted staging dataset and renames it into `layers`: the moment that it is complete.
+    /// Snapshots an unmounted staging dataset and gives it its place.
     fn publish(&self, staged: &str, layer: &str) -> Result<()> {
-        let (from, to) = (self.parent.child(Container::Staging, staged), self.parent.child(Container::Layers, layer));
-        let snapshot = format!("{from}@{LAYER_SNAPSHOT}");
+        let snapshot = format!("{}@{LAYER_SNAPSHOT}", self.parent.child(Container::Staging, staged));
         self.engine
             .snapshot(&snapshot)
             .map_err(|refusal| self.fault(refusal, format!("cannot make snapshot {snapshot}")))?;
+        self.settle(staged, layer)
+    }
+
+    /// Renames a staging dataset that has its snapshot into `layers`: the moment that the layer is complete.
+    pub(super) fn settle(&self, staged: &str, layer: &str) -> Result<()> {
+        let (from, to) = (self.parent.child(Container::Staging, staged), self.parent.child(Container::Layers, layer));
         match patiently(|| self.engine.rename(&from, &to)) {
             Err(refusal) if refusal.why == Why::Exists && self.has_layer(layer)? => self.discard_staging(staged),
             outcome => outcome.map_err(|refusal| self.fault(refusal, format!("cannot rename {from} to {to}"))),
         }
     }
 
-    /// Unmounts and destroys a staging dataset, whatever state it is in.
+    /// Unmounts and destroys a staging dataset with its snapshots, whatever state it is in.
     pub(super) fn discard_staging(&self, name: &str) -> Result<()> {
         self.mounting.unmount(&self.parent, Container::Staging, name)?;
         let dataset = self.parent.child(Container::Staging, name);
-        self.destroy(&format!("{dataset}@{LAYER_SNAPSHOT}"))?;
-        self.destroy(&dataset)
+        match patiently(|| command::zfs(&["destroy", "-r", &dataset])) {
+            Err(refusal) if refusal.why != Why::Missing => {
+                Err(self.fault(refusal, format!("cannot destroy {dataset}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The layer of an image without layers: made when it is first needed.
@@ -112,14 +121,25 @@ impl ZfsStorage {
             .map_err(|fault| fault.and_cleanup(self.discard_staging(&name)))
     }
 
-    /// Destroys a layer that nothing depends on: first its snapshot, so that one half destroyed is incomplete.
+    /// Destroys a layer that nothing depends on. It is not lent meanwhile.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let snapshot = self.parent.layer_snapshot(name);
-        // Held until the end, so that no root is lent meanwhile.
-        let readers = self.readers();
-        if let Some(replica) = readers.iter().find_map(|(replica, layer)| (layer == name).then_some(replica)) {
+        let mut layers = self.layers();
+        if let Some(replica) = layers.lent.iter().find_map(|(replica, layer)| (layer == name).then_some(replica)) {
             return Err(Fault::new(Kind::Busy, format!("layer {name} is the read-only root of replica {replica}")));
         }
+        if !layers.going.insert(name.to_owned()) {
+            return Err(Fault::new(Kind::Busy, format!("layer {name} is being removed already")));
+        }
+        layers.sizes.remove(name);
+        drop(layers);
+        let removed = self.remove_unlent(name);
+        self.layers().going.remove(name);
+        removed
+    }
+
+    /// First the snapshot goes, so that a layer half destroyed is incomplete.
+    fn remove_unlent(&self, name: &str) -> Result<()> {
+        let snapshot = self.parent.layer_snapshot(name);
         self.check_not_mounted(name)?;
         match patiently(|| self.engine.destroy(&snapshot)) {
             Err(refusal) if refusal.why == Why::Needed => return Err(self.needed(name)),

@@ -13,6 +13,7 @@
 //! | `mounting` | who mounts what where, in two styles |
 //! | `layers`, `roots`, `survey` | the capability itself |
 //! | `engine` | what changes datasets: `core` (libzfs_core, found at run time) or `command` (zfs(8)) |
+//! | [`stream`] | images as files: `zfs send` streams, signed |
 //! | `fuse` | what zfs-fuse needs |
 //! | `refusal` | what ZFS says when it refuses, sorted |
 //!
@@ -20,7 +21,7 @@
 //! in `staging` at start is left over; nothing is destroyed that this program has not named; no dataset below the
 //! parent is mounted but by this program or the sandbox.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fault::{Fault, Kind, Result};
@@ -39,10 +40,11 @@ mod nvlist;
 mod refusal;
 mod roots;
 mod setup;
+pub mod stream;
 mod survey;
 
-pub use engine::Choice;
-pub use mounting::{MountCommand, Mounter, Mounting};
+pub use engine::{Choice, describe};
+pub use mounting::{Mounter, Mounting};
 pub use names::Parent;
 
 use engine::Engine;
@@ -66,8 +68,18 @@ pub struct ZfsStorage {
     realm: Realm,
     mounting: Mounting,
     engine: Box<dyn Engine>,
-    /// Layers that replicas have as their read-only root: nothing in the pool tells of these.
-    readers: Mutex<HashMap<ReplicaName, String>>,
+    layers: Mutex<Layers>,
+}
+
+/// What this process knows of layers and the pool does not tell, or not fast.
+#[derive(Debug, Default)]
+struct Layers {
+    /// Those that replicas have as their read-only root.
+    lent: HashMap<ReplicaName, String>,
+    /// Those that are being removed, and cannot be lent any more.
+    going: HashSet<String>,
+    /// Bytes that those which were cloned with a quota refer to. A layer never changes.
+    sizes: HashMap<String, u64>,
 }
 
 impl ZfsStorage {
@@ -81,8 +93,8 @@ impl ZfsStorage {
         &self.parent
     }
 
-    fn readers(&self) -> MutexGuard<'_, HashMap<ReplicaName, String>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn layers(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A refusal as a fault about this pool.

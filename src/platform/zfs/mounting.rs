@@ -3,12 +3,11 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use super::command;
 use super::names::{Container, Parent};
 use super::refusal::patiently;
-use crate::fault::{Context, Fault, Kind, Result};
+use crate::fault::{Context, Fault, Result};
 
 /// Mounts and unmounts, for [`Mounting::Legacy`]: given by the operating system's own code.
 pub trait Mounter: Send + Sync {
@@ -118,75 +117,9 @@ fn make_directory(directory: &Path) -> Result<()> {
         .context(|| format!("cannot make directory {}", directory.display()))
 }
 
-/// A [`Mounter`] that runs mount(8) and umount(8).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MountCommand;
-
-impl MountCommand {
-    fn run(command: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
-        let output = std::process::Command::new(command)
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output()
-            .context(|| format!("cannot run {command}"))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        let kind = if said.contains("usy") { Kind::Busy } else { Kind::System };
-        Err(Fault::new(kind, format!("{command} failed: {said}")))
-    }
-
-    fn mounted() -> Result<Vec<(String, PathBuf)>> {
-        Self::run("mount", &["-t".as_ref(), "zfs".as_ref()]).map(|output| parse(&output))
-    }
-}
-
-/// Reads mount(8)'s list: `dataset on /directory (zfs, ...)` on FreeBSD, `dataset on /directory type zfs (...)`
-/// on Linux.
-fn parse(output: &str) -> Vec<(String, PathBuf)> {
-    let line = |line: &str| {
-        let (name, rest) = line.split_once(" on ")?;
-        let (directory, _) = rest.rsplit_once(" (")?;
-        Some((name.to_owned(), directory.strip_suffix(" type zfs").unwrap_or(directory).into()))
-    };
-    output.lines().filter_map(line).collect()
-}
-
-impl Mounter for MountCommand {
-    fn mount(&self, dataset: &str, directory: &Path) -> Result<()> {
-        let options = ["-t", "zfs", "-o", "nosuid", dataset].map(std::ffi::OsStr::new);
-        Self::run("mount", &[&options[..], &[directory.as_os_str()]].concat())
-            .map(drop)
-            .context(|| format!("cannot mount {dataset} on {}", directory.display()))
-    }
-
-    fn unmount(&self, directory: &Path) -> Result<()> {
-        if !Self::mounted()?.iter().any(|(_, at)| at == directory) {
-            return Ok(());
-        }
-        Self::run("umount", &[directory.as_os_str()])
-            .map(drop)
-            .context(|| format!("cannot unmount {}", directory.display()))
-    }
-
-    fn is_mounted(&self, name: &str) -> Result<bool> {
-        Ok(Self::mounted()?.iter().any(|(mounted, _)| mounted == name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_lists_of_both_systems_are_read() {
-        let recorded = "tank/a@layer on /var/run/x (zfs, local, noatime, nosuid, read-only)\n\
-            tank/b on /mnt/with (space) type zfs (rw,noatime)\n";
-        let expected = [("tank/a@layer", "/var/run/x"), ("tank/b", "/mnt/with (space)")];
-        assert_eq!(parse(recorded), expected.map(|(name, at)| (name.to_owned(), PathBuf::from(at))));
-    }
 
     #[test]
     fn mount_points_are_absolute() {

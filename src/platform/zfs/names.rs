@@ -138,9 +138,12 @@ pub(super) fn staging(realm: &Realm, layer: &str) -> String {
     format!("{realm}.{layer}.{:08x}", rand::rng().random::<u32>())
 }
 
-/// Whether a staged layer of this name was made by a daemon of `realm`.
+/// Whether [`staging`] gave this name, in `realm`.
 pub(super) fn staged_by(realm: &Realm, name: &str) -> bool {
-    name.split_once('.').is_some_and(|(by, _)| by == realm.as_str())
+    let parts: Vec<&str> = name.split('.').collect();
+    let [by, layer, random] = parts[..] else { return false };
+    let number = random.len() == 8 && random.bytes().all(|b| b.is_ascii_hexdigit());
+    by == realm.as_str() && number && (layer == EMPTY_LAYER || chain_id(layer).is_some())
 }
 
 /// The layer that a dataset in `layers` holds, by its chain-id.
@@ -187,6 +190,7 @@ mod tests {
         let name = staging(&realm, EMPTY_LAYER);
         assert_eq!(parent.place(&parent.child(Container::Staging, &name)), Some((Container::Staging, &*name)));
         assert!(staged_by(&realm, &name) && !staged_by(&"f".parse().unwrap(), &name));
+        assert!(!staged_by(&realm, "fj.mine.00000000") && !staged_by(&realm, "fj.empty.mine"));
         for foreign in ["tank/fj", "tank/fj/layers", "tank/fj/layers/a/b", "tank/fjord/layers/a", "tank/fj/other/a"] {
             assert_eq!(parent.place(foreign), None, "{foreign}");
         }

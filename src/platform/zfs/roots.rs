@@ -31,7 +31,7 @@ impl ZfsStorage {
         properties.push(Property::User(REPLICA, replica.to_string()));
         if let Some(quota) = quota {
             // refquota counts what the clone shares with the image, too.
-            let image = self.referenced(layer)?;
+            let image = self.size(layer)?;
             properties.push(Property::ReferenceQuota(image.saturating_add(quota)));
         }
         self.engine.clone_snapshot(&self.parent.layer_snapshot(layer), &dataset, &properties).map_err(|refusal| {
@@ -53,8 +53,9 @@ impl ZfsStorage {
     /// The last layer itself, for a replica that never writes to it: no dataset is made.
     pub(super) fn lend_layer(&self, layers: &[Layer], replica: &ReplicaName) -> Result<Root> {
         let layer = self.last(layers)?;
-        let mut readers = self.readers();
-        if !self.has_layer(layer)? {
+        // Held while it is mounted, so that nobody unmounts it for the replica before.
+        let mut known = self.layers();
+        if known.going.contains(layer) || !self.has_layer(layer)? {
             return Err(self.layer_missing(layer));
         }
         let root = match &self.mounting {
@@ -64,15 +65,15 @@ impl ZfsStorage {
                 Root::Directory(self.mounting.directory(Container::Layers, layer))
             }
         };
-        readers.insert(replica.clone(), layer.to_owned());
+        known.lent.insert(replica.clone(), layer.to_owned());
         Ok(root)
     }
 
     /// Destroys a replica's clone, or takes back the layer that was lent to it.
     pub(super) fn drop_root(&self, replica: &ReplicaName) -> Result<()> {
-        let mut readers = self.readers();
-        if let Some(layer) = readers.remove(replica) {
-            if readers.values().any(|other| *other == layer) {
+        let mut known = self.layers();
+        if let Some(layer) = known.lent.remove(replica) {
+            if known.lent.values().any(|other| *other == layer) {
                 return Ok(());
             }
             return match self.mounting.unmount(&self.parent, Container::Layers, &layer) {
@@ -81,7 +82,7 @@ impl ZfsStorage {
                 outcome => outcome,
             };
         }
-        drop(readers);
+        drop(known);
         let name = replica.to_string();
         self.mounting.unmount(&self.parent, Container::Roots, &name)?;
         self.destroy(&self.parent.child(Container::Roots, &name))

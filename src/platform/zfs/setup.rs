@@ -1,6 +1,5 @@
 //! Opening the storage: is ZFS there, is the dataset there, and the three containers below it.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::command::{self, Below, Properties};
@@ -23,7 +22,7 @@ impl ZfsStorage {
             provide(&parent, container, &mounting, compression)?;
         }
         let engine = engine::choose(engine);
-        Ok(Self { parent, realm, mounting, engine, readers: Mutex::new(HashMap::new()) })
+        Ok(Self { parent, realm, mounting, engine, layers: Mutex::default() })
     }
 }
 
@@ -83,13 +82,16 @@ fn missing(parent: &Parent) -> Fault {
 }
 
 /// What all datasets in a container inherit. Nothing in them is trusted: no setuid, no devices; nobody asks when
-/// a file was read. FreeBSD's ZFS has no device nodes, and refuses the property.
+/// a file was read.
 fn properties(mountpoint: &str, compression: Compression) -> Vec<(&'static str, &str)> {
-    let mut properties =
-        vec![("canmount", "off"), ("mountpoint", mountpoint), ("atime", "off"), ("setuid", "off"), ("exec", "on")];
-    if cfg!(not(target_os = "freebsd")) {
-        properties.push(("devices", "off"));
-    }
+    let mut properties = vec![
+        ("canmount", "off"),
+        ("mountpoint", mountpoint),
+        ("atime", "off"),
+        ("devices", "off"),
+        ("exec", "on"),
+        ("setuid", "off"),
+    ];
     if compression == Compression::On {
         properties.push(("compression", "on"));
     }

@@ -50,8 +50,17 @@ impl ZfsStorage {
         Ok(survey.filter_map(clone).collect())
     }
 
-    /// Bytes that a layer with all below it refers to.
-    pub(super) fn referenced(&self, layer: &str) -> Result<u64> {
+    /// Bytes that a layer with all below it refers to; asked for once.
+    pub(super) fn size(&self, layer: &str) -> Result<u64> {
+        if let Some(bytes) = self.layers().sizes.get(layer) {
+            return Ok(*bytes);
+        }
+        let bytes = self.referenced(layer)?;
+        self.layers().sizes.insert(layer.to_owned(), bytes);
+        Ok(bytes)
+    }
+
+    fn referenced(&self, layer: &str) -> Result<u64> {
         let snapshot = self.parent.layer_snapshot(layer);
         let datasets = command::get(&snapshot, Below::Left, &["referenced"]).map_err(|refusal| match refusal.why {
             Why::Missing => self.layer_missing(layer),
@@ -76,9 +85,7 @@ impl ZfsStorage {
     /// Goes on after a failure and reports all.
     pub(super) fn sweep(&self) -> Result<()> {
         let survey = self.survey()?;
-        let staged = survey.of(self, Container::Staging).map(|(name, _)| name);
-        let mut outcomes: Vec<Result<()>> =
-            staged.filter(|name| names::staged_by(&self.realm, name)).map(|name| self.discard_staging(name)).collect();
+        let mut outcomes = self.sweep_staging(&survey);
         let layers = survey.of(self, Container::Layers).map(|(name, _)| name);
         outcomes.extend(layers.filter(|name| !survey.is_complete(self, name)).map(|name| self.remove(name)));
         if let Mounting::Path(_) = self.mounting {
@@ -94,5 +101,21 @@ impl ZfsStorage {
         Err(failures.fold(first.within("cannot clear up after an interrupted run"), |fault, other| {
             fault.and_cleanup(Err(other))
         }))
+    }
+
+    /// Destroys staged layers of this realm, whatever their labels: one that was being received has none yet. They may
+    /// be clones of one another, so goes round until nothing more goes.
+    fn sweep_staging(&self, survey: &Survey) -> Vec<Result<()>> {
+        let places = survey.0.keys().filter_map(|dataset| self.parent.place(dataset));
+        let staged = places.filter(|(place, name)| *place == Container::Staging && names::staged_by(&self.realm, name));
+        let mut left: Vec<&str> = staged.map(|(_, name)| name).collect();
+        loop {
+            let outcomes: Vec<_> = left.iter().map(|name| (*name, self.discard_staging(name))).collect();
+            let kept: Vec<&str> = outcomes.iter().filter(|(_, o)| o.is_err()).map(|(name, _)| *name).collect();
+            if kept.is_empty() || kept.len() == left.len() {
+                return outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+            }
+            left = kept;
+        }
     }
 }

@@ -4,6 +4,15 @@ import (
 	"fmt"
 	"net/http"
 	"syscall"
+	"unsafe"
+)
+
+// Numbers that package syscall does not have: sys/syscall.h.
+const (
+	sysClockSettime = 233
+	sysKldload      = 304
+	sysNmount       = 378
+	sysJailSet      = 507
 )
 
 // tryPrivileged makes one call that a jail must refuse, and answers the errno in words, or "allowed".
@@ -16,8 +25,31 @@ func tryPrivileged(w http.ResponseWriter, r *http.Request) {
 		err = syscall.Setuid(0)
 	case "rawsocket":
 		_, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_ICMP)
+	case "routesocket":
+		_, err = syscall.Socket(syscall.AF_ROUTE, syscall.SOCK_RAW, 0)
 	case "mknod":
 		err = syscall.Mknod("/tmp/null", syscall.S_IFCHR|0o666, 0)
+	case "bpf":
+		_, err = syscall.Open("/dev/bpf", syscall.O_RDWR, 0)
+	case "mount":
+		err = withNames(sysNmount, "fstype", "tmpfs", "fspath", "/tmp")
+	case "jail":
+		err = withNames(sysJailSet, "path", "/")
+	case "kldload":
+		name, _ := syscall.BytePtrFromString("/no/such/module")
+		err = call(sysKldload, uintptr(unsafe.Pointer(name)), 0, 0)
+	case "settime":
+		var now syscall.Timeval
+		syscall.Gettimeofday(&now)
+		spec := syscall.Timespec{Sec: now.Sec, Nsec: now.Usec * 1000}
+		err = call(sysClockSettime, 0, uintptr(unsafe.Pointer(&spec)), 0)
+	case "sethostname":
+		mib := []int32{1, 10} // CTL_KERN, KERN_HOSTNAME
+		_, _, errno := syscall.Syscall6(syscall.SYS___SYSCTL, uintptr(unsafe.Pointer(&mib[0])), 2, 0, 0,
+			uintptr(unsafe.Pointer(unsafe.StringData("changed"))), 7)
+		if errno != 0 {
+			err = errno
+		}
 	default:
 		http.Error(w, "no such call: "+name, http.StatusBadRequest)
 		return
@@ -27,4 +59,22 @@ func tryPrivileged(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprint(w, err)
+}
+
+// withNames makes a call that takes names and values: nmount(2), jail_set(2).
+func withNames(number uintptr, texts ...string) error {
+	vector := make([]syscall.Iovec, len(texts))
+	for i, text := range texts {
+		base, _ := syscall.BytePtrFromString(text)
+		vector[i] = syscall.Iovec{Base: base, Len: uint64(len(text) + 1)}
+	}
+	// JAIL_CREATE; nmount(2) calls the same bit MNT_RDONLY.
+	return call(number, uintptr(unsafe.Pointer(&vector[0])), uintptr(len(vector)), 1)
+}
+
+func call(number, a, b, c uintptr) error {
+	if _, _, errno := syscall.Syscall(number, a, b, c); errno != 0 {
+		return errno
+	}
+	return nil
 }

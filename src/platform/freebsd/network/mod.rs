@@ -27,7 +27,7 @@ mod pf;
 mod vnet;
 
 pub use alias::Alias;
-pub use pf::Filter;
+pub use pf::{ANCHOR_LINES, Filter, missing_anchors};
 pub use vnet::Vnet;
 
 /// The group that all interfaces of this program are in, for ifconfig(8) and pf.conf(5).

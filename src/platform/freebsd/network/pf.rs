@@ -9,6 +9,16 @@ use crate::fault::{Context, Fault, Kind, Result};
 /// Under this name the administrator's pf.conf(5) calls the anchors of all realms.
 const PARENT: &str = "faas-jails";
 
+/// The lines by which pf.conf(5) calls the anchors of all realms: for translation, for filtering.
+pub const ANCHOR_LINES: [&str; 2] = ["nat-anchor \"faas-jails/*\"", "anchor \"faas-jails/*\""];
+
+/// Those of [`ANCHOR_LINES`] that the rules in force do not have.
+pub fn missing_anchors() -> Result<Vec<String>> {
+    let nat = pfctl(&["-q", "-s", "nat"], "").context(|| "cannot read pf's rules")?;
+    let filter = pfctl(&["-q", "-s", "rules"], "").context(|| "cannot read pf's rules")?;
+    Ok(missing(&nat, &filter))
+}
+
 /// A realm's anchor.
 pub struct Filter<'a> {
     settings: &'a Settings,
@@ -67,9 +77,7 @@ impl<'a> Filter<'a> {
 
     /// An anchor that the main rules do not call would be loaded and never asked.
     fn called(&self) -> Result<()> {
-        let nat = pfctl(&["-q", "-s", "nat"], "").context(|| "cannot read pf's rules")?;
-        let filter = pfctl(&["-q", "-s", "rules"], "").context(|| "cannot read pf's rules")?;
-        let missing = missing(&nat, &filter);
+        let missing = missing_anchors()?;
         if missing.is_empty() {
             return Ok(());
         }

@@ -19,6 +19,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use seccompiler::BpfProgram;
 
@@ -233,7 +234,14 @@ fn devices(steps: &mut Vec<Step<'_>>) {
         libc::MS_NOSUID | libc::MS_NOEXEC,
         Some(&path(pts)),
     ));
-    steps.push(mount(Some(c"mqueue"), "/dev/mqueue", Some(c"mqueue"), DATA, None));
+    steps.push(Step::Mount(Mount {
+        source: Some(c"mqueue".into()),
+        target: path("/dev/mqueue"),
+        kind: Some(c"mqueue".into()),
+        flags: DATA,
+        data: None,
+        optional: true,
+    }));
 }
 
 /// /proc without what tells of, or reaches, the host: the list of runc and containerd, and four files more that leave
@@ -315,6 +323,8 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     // A daemon that the kernel is told to spare must not pass that on.
     steps.push(Step::Write { path: path("/proc/self/oom_score_adj"), content: b"0" });
     steps.push(Step::Enter(os_path(&plan.workdir)?));
+    let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
+    steps.push(Step::Examine(Rc::clone(&program)));
     steps.push(Step::Stdio(plan.output.as_raw_fd()));
     if let Some(files) = plan.limits.open_files {
         steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: attainable(files) });
@@ -327,7 +337,7 @@ fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> R
     steps.push(Step::Capabilities(keep));
     steps.push(Step::Signals);
     steps.push(Step::Filter(tools.filters));
-    steps.push(Step::Exec(Program::new(&plan.argv, &plan.env)?));
+    steps.push(Step::Exec(program));
     Ok(())
 }
 

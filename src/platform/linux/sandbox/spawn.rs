@@ -126,7 +126,7 @@ fn verdict(report: OwnedFd, steps: &[Step<'_>]) -> Result<()> {
 
 fn explain(step: Option<&Step<'_>>, errno: Errno) -> Fault {
     match step {
-        Some(Step::Exec(program)) => Fault::invalid(program.explain(errno)),
+        Some(Step::Examine(program) | Step::Exec(program)) => Fault::invalid(program.explain(errno)),
         Some(step) => {
             let fault = Fault::from(io::Error::from_raw_os_error(errno.0));
             fault.within(step.to_string())

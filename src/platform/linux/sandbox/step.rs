@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use seccompiler::BpfProgram;
 
@@ -34,7 +35,7 @@ pub(super) struct Mount {
     pub kind: Option<CString>,
     pub flags: libc::c_ulong,
     pub data: Option<CString>,
-    /// The target need not be there: kernels differ in what /proc has.
+    /// Neither the target nor the file system need be there: kernels differ in what /proc has, and in message queues.
     pub optional: bool,
 }
 
@@ -87,8 +88,10 @@ pub(super) enum Step<'a> {
     Signals,
     /// No new privileges from now on, and these filters on every system call.
     Filter(&'a [BpfProgram]),
+    /// Makes sure that the program is a file of the image.
+    Examine(Rc<Program>),
     /// execve(2). Returns on failure only.
-    Exec(Program),
+    Exec(Rc<Program>),
 }
 
 impl Step<'_> {
@@ -139,6 +142,7 @@ impl Step<'_> {
             Step::Capabilities(keep) => set_capabilities(*keep),
             Step::Signals => default_signals(),
             Step::Filter(filters) => filter(filters),
+            Step::Examine(program) => program.examine(),
             Step::Exec(program) => Err(program.exec(*report)),
         }
     }
@@ -151,7 +155,7 @@ impl Mount {
         let result = check(unsafe {
             libc::mount(text(&self.source), self.target.as_ptr(), text(&self.kind), self.flags, text(&self.data).cast())
         });
-        if self.optional { allow(result, libc::ENOENT) } else { result }
+        if self.optional { allow(allow(result, libc::ENOENT), libc::ENODEV) } else { result }
     }
 }
 
@@ -346,7 +350,7 @@ impl fmt::Display for Step<'_> {
             Step::Become(user) => write!(f, "become user {}:{}", user.uid, user.gid),
             Step::Signals => f.write_str("reset signals"),
             Step::Filter(_) => f.write_str("filter system calls"),
-            Step::Exec(program) => write!(f, "exec {program}"),
+            Step::Examine(program) | Step::Exec(program) => write!(f, "exec {program}"),
         }
     }
 }

@@ -1,0 +1,233 @@
+//! Images: from an archive and from a registry into storage, and a replica's root out of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use faas_jails::config::Config;
+use faas_jails::function::{FunctionKey, ReplicaName};
+use faas_jails::image::{Reference, Store};
+use faas_jails::platform;
+use faas_jails::storage::{Root, RootOptions};
+
+use crate::process::{Process, mebibytes, memory};
+use crate::report::{columns, heading, median, row};
+use crate::servers;
+use crate::support::daemon::{Daemon, Options};
+use crate::support::image::Image;
+use crate::support::registry::{Access, Registry};
+use crate::tree;
+use crate::zpool::{Pool, zfs};
+
+const ROUNDS: usize = 3;
+const CLONES: usize = 50;
+const FIRST: &str = "example.test/tree:1";
+const SECOND: &str = "example.test/tree:2";
+
+pub fn run() {
+    let (first, second) = (tree::image(1), tree::image(2));
+    let shipped: usize = first.layers.iter().map(|layer| layer.gz.len()).sum();
+    heading("images: into storage, reference: tar xzf of the same three layers at once, in the same file system");
+    println!(
+        "{} files, {} MB in three layers, shipped as {} MB of gzip (a factor of {:.1}).\n",
+        tree::files(),
+        tree::bytes() / 1_000_000,
+        shipped / 1_000_000,
+        tree::bytes() as f64 / shipped as f64,
+    );
+    columns(&["storage", "way", "median s", "of tar", "peak memory"]);
+    let registry = Registry::start(Access::Anonymous);
+    registry.push("tree", "1", &first);
+    registry.push("tree", "2", &second);
+    let place = tempfile::tempdir().expect("making a temporary directory");
+    let material = Material::new(&first, &second, place.path(), registry);
+    material.compare("overlay", &|| Daemon::with().without_images(), place.path());
+    on_zfs(&material);
+}
+
+/// ZFS in the kernel is compared as a whole. Where there is only zfs-fuse, whose times say nothing about ZFS, one
+/// small image shows that the way is there, and what its commands cost.
+fn on_zfs(material: &Material) {
+    let Some(pool) = Pool::new(2048) else { return };
+    let options = || {
+        let dataset = format!("{}/fj{:x}", pool.name(), rand::random::<u32>());
+        zfs(&["create", "-o", "canmount=off", "-o", "mountpoint=none", &dataset]);
+        let table = format!("[zfs]\ndataset = \"{dataset}\"");
+        Daemon::with().without_images().set("storage = \"zfs\"").table(&table)
+    };
+    if Path::new("/dev/zfs").exists() {
+        let (beside, dataset) = (pool.dir().join("tar"), format!("{}/tar", pool.name()));
+        zfs(&["create", "-o", &format!("mountpoint={}", beside.display()), &dataset]);
+        material.compare("ZFS", &options, &beside);
+        zfs(&["destroy", "-r", &dataset]);
+    } else {
+        let daemon = options().prepare();
+        let archive = daemon.scratch().join("small.tar");
+        fs::write(&archive, servers::function_image().oci_archive(servers::IMAGE)).expect("writing an archive");
+        verb(&daemon, &["image", "load", &archive.display().to_string()]);
+        let clone = format!("{:.4}", cloning(&daemon, servers::IMAGE, 5));
+        row(&[&"zfs-fuse", &"a root: clone and mount (a small image)", &clone, &"", &""]);
+    }
+    pool.finish();
+}
+
+/// The images as files and in a registry.
+struct Material {
+    layers: Vec<PathBuf>,
+    archives: [PathBuf; 2],
+    registry: Registry,
+}
+
+impl Material {
+    fn new(first: &Image, second: &Image, place: &Path, registry: Registry) -> Self {
+        let file = |name: String, content: &[u8]| {
+            let path = place.join(name);
+            fs::write(&path, content).expect("writing the benchmark's material");
+            path
+        };
+        let layers = first.layers.iter().enumerate();
+        let layers = layers.map(|(n, layer)| file(format!("{n}.tgz"), &layer.gz)).collect();
+        let archives = [("1.tar", first, FIRST), ("2.tar", second, SECOND)];
+        let archives = archives.map(|(name, image, tag)| file(name.to_owned(), &image.oci_archive(tag)));
+        Self { layers, archives, registry }
+    }
+
+    /// Compares on one kind of storage. `beside` is a directory on the same file system.
+    fn compare(&self, storage: &str, options: &dyn Fn() -> Options, beside: &Path) {
+        let [mut tar, mut load, mut pull, mut more]: [Vec<f64>; 4] = Default::default();
+        let [mut load_peak, mut pull_peak, mut clones]: [Vec<f64>; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            tar.push(self.tar(&beside.join("unpacked")));
+            let daemon = options().prepare();
+            let (time, peak) = verb(&daemon, &["image", "load", &self.archives[0].display().to_string()]);
+            load.push(time);
+            load_peak.push(peak as f64);
+            let (time, _) = verb(&daemon, &["image", "load", &self.archives[1].display().to_string()]);
+            more.push(time);
+            clones.push(cloning(&daemon, FIRST, CLONES));
+            drop(daemon);
+            let daemon = options().prepare();
+            let (time, peak) = verb(&daemon, &["image", "pull", &self.registry.name("tree", "1")]);
+            pull.push(time);
+            pull_peak.push(peak as f64);
+        }
+        let reference = median(tar.iter().copied());
+        let none = String::new;
+        let peak = |peaks: Vec<f64>| mebibytes(median(peaks) as u64);
+        for (way, times, peak) in [
+            ("tar xzf", tar, none()),
+            ("image load, OCI archive", load, peak(load_peak)),
+            ("image load, two of three layers are there", more, none()),
+            ("image pull, registry on loopback", pull, peak(pull_peak)),
+        ] {
+            let middle = median(times);
+            row(&[&storage, &way, &format!("{middle:.2}"), &format!("{:.2}", middle / reference), &peak]);
+        }
+        row(&[&storage, &"a root: clone and mount", &format!("{:.4}", median(clones)), &"", &""]);
+    }
+
+    /// Seconds to unpack all layers at once.
+    fn tar(&self, into: &Path) -> f64 {
+        sync();
+        let begun = Instant::now();
+        let mut processes: Vec<Process> = Vec::new();
+        for (n, layer) in self.layers.iter().enumerate() {
+            let into = into.join(n.to_string());
+            fs::create_dir_all(&into).expect("making a directory");
+            let mut command = Command::new("tar");
+            command.arg("xzf").arg(layer).arg("-C").arg(into);
+            processes.push(Process::start(command));
+        }
+        for process in &mut processes {
+            assert!(wait(process, Duration::from_millis(2), || ()), "tar failed");
+        }
+        let took = begun.elapsed().as_secs_f64();
+        fs::remove_dir_all(into).expect("removing what tar has unpacked");
+        took
+    }
+}
+
+/// Runs a verb: seconds, and the most memory it had.
+fn verb(daemon: &Daemon, arguments: &[&str]) -> (f64, u64) {
+    sync();
+    let mut command = daemon.command();
+    command.args(arguments);
+    let begun = Instant::now();
+    let mut process = Process::start(command);
+    let (pid, mut peak) = (process.pid(), 0);
+    let well = wait(&mut process, Duration::from_millis(5), || peak = memory(pid, "status", "VmHWM").unwrap_or(peak));
+    let took = begun.elapsed().as_secs_f64();
+    assert!(well, "faas-jails {} failed", arguments.join(" "));
+    (took, peak)
+}
+
+/// Waits for the end of a process, at most five minutes, and looks at it meanwhile.
+fn wait(process: &mut Process, pause: Duration, mut look: impl FnMut()) -> bool {
+    let begun = Instant::now();
+    loop {
+        look();
+        if let Some(well) = process.ended() {
+            return well;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "a process does not end");
+        std::thread::sleep(pause);
+    }
+}
+
+/// Nobody pays for what another has left to be written.
+fn sync() {
+    // SAFETY: sync has no preconditions and cannot fail.
+    unsafe { libc::sync() };
+}
+
+/// Seconds to make a replica's root and mount it, the median of some.
+fn cloning(daemon: &Daemon, image: &str, times: usize) -> f64 {
+    let config = Config::load(Some(&daemon.config)).expect("the benchmark's configuration");
+    let platform = platform::open(&config).expect("opening the platform");
+    let store = Store::open(&config.root, platform.storage.clone(), config.images.settings()).expect("the store");
+    let reference: Reference = image.parse().expect("a reference");
+    let image = store.get(&reference).expect("looking for the image").expect("the image was loaded");
+    let point = daemon.scratch().join("mounted");
+    fs::create_dir_all(&point).expect("making a mount point");
+    let key = FunctionKey { namespace: config.namespace.clone(), name: "bench".parse().expect("a name") };
+    let once = |_| {
+        let replica = ReplicaName::new(&config.realm, &key);
+        let begun = Instant::now();
+        let root = platform.storage.clone_root(&image.layers, &replica, &RootOptions::default()).expect("a root");
+        let mounted = mount(&root, &point);
+        let took = begun.elapsed().as_secs_f64();
+        if mounted {
+            unmount(&point);
+        }
+        platform.storage.destroy_root(&replica).expect("removing the root");
+        took
+    };
+    median((0..times).map(once))
+}
+
+/// Mounts what the sandbox would mount, and tells whether there was anything; a directory is mounted already.
+#[cfg(target_os = "linux")]
+fn mount(root: &Root, point: &Path) -> bool {
+    use rustix::mount::{MountFlags, mount};
+    let Root::Overlay { lower, upper: Some((upper, work)) } = root else { return false };
+    let lower: Vec<_> = lower.iter().map(|dir| dir.display().to_string()).collect();
+    let data = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+    let data = std::ffi::CString::new(data).expect("no NUL in a path");
+    mount("overlay", point, "overlay", MountFlags::empty(), data.as_c_str()).expect("mounting the root");
+    true
+}
+
+#[cfg(target_os = "linux")]
+fn unmount(point: &Path) {
+    rustix::mount::unmount(point, rustix::mount::UnmountFlags::empty()).expect("unmounting the root");
+}
+
+/// Only ZFS there, which mounts by itself or not at all.
+#[cfg(not(target_os = "linux"))]
+fn mount(_: &Root, _: &Path) -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmount(_: &Path) {}

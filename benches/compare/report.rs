@@ -1,0 +1,49 @@
+//! Medians, and tables in Markdown.
+
+use std::fmt::Display;
+use std::fs;
+
+/// Says when and on what the figures were measured.
+pub fn machine() {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, m)| m);
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    println!(
+        "{}, {} {}, {processors} × {}, load {}",
+        jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+        std::env::consts::OS,
+        read("/proc/sys/kernel/osrelease").trim(),
+        model.unwrap_or("processor"),
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+    );
+}
+
+/// Starts a section.
+pub fn heading(text: &str) {
+    println!("\n## {text}\n");
+}
+
+/// Starts a table.
+pub fn columns(names: &[&str]) {
+    println!("| {} |", names.join(" | "));
+    println!("|{}", "---|".repeat(names.len()));
+}
+
+/// One line of a table.
+pub fn row(cells: &[&dyn Display]) {
+    let cells: Vec<String> = cells.iter().map(ToString::to_string).collect();
+    println!("| {} |", cells.join(" | "));
+}
+
+/// The middle one; of an even number, the upper of the two in the middle.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The least one.
+pub fn least(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, f64::min)
+}

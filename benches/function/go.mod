@@ -1,0 +1,3 @@
+module faas-jails/benches/function
+
+go 1.23

@@ -1,0 +1,61 @@
+//! Notices a client that goes away while its call waits for the function, and a function that takes too long.
+
+use std::any::Any;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpRequest;
+use actix_web::dev::Extensions;
+
+/// Time between two looks: a call that is answered sooner pays for none.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The socket that a request came over.
+struct Socket(RawFd);
+
+/// Keeps a new connection's socket where its requests find it. For [`actix_web::HttpServer::on_connect`].
+pub fn remember(connection: &dyn Any, data: &mut Extensions) {
+    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+        data.insert(Socket(stream.as_raw_fd()));
+    }
+}
+
+/// Why a call is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The client has closed its connection, or its sending half: Go's server, and so the stock provider, takes
+    /// either for the end of the call.
+    Gone,
+    /// Time is up.
+    Late,
+}
+
+/// Returns when there is no reason to wait any longer. One timer serves both reasons, since every call sets it.
+pub async fn ended(request: &HttpRequest, at_most: Duration) -> Ended {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(PAUSE.min(at_most.saturating_sub(begun.elapsed()))).await;
+        if request.conn_data::<Socket>().is_some_and(|Socket(fd)| closed(*fd)) {
+            return Ended::Gone;
+        }
+        if begun.elapsed() >= at_most {
+            return Ended::Late;
+        }
+    }
+}
+
+fn closed(fd: RawFd) -> bool {
+    let mut byte = 0u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: one byte is writable at the pointer. The number is the request's own socket: the server keeps it
+    // open for as long as the request is being handled, and the caller runs only then.
+    let read = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) };
+    match read {
+        0 => true,
+        n if n > 0 => false,
+        _ => !matches!(
+            std::io::Error::last_os_error().kind(),
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+        ),
+    }
+}

@@ -1,0 +1,114 @@
+//! FreeBSD under the tests: how a daemon is configured, and where the kernel shows what is there of it.
+//!
+//! Each daemon has a dataset of its own below the one that `FAAS_JAILS_TEST_DATASET` names; tools/freebsd-test.sh
+//! makes a pool for that. The same script puts what cannot be built there into `FAAS_JAILS_TEST_PARTS`.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::leaks::Traces;
+
+const DATASET: &str = "FAAS_JAILS_TEST_DATASET";
+
+/// What this machine lacks to run replicas.
+pub fn lacks() -> Option<&'static str> {
+    match (super::is_root(), env::var_os(DATASET)) {
+        (false, _) => Some("needs root"),
+        (_, None) => Some("needs a ZFS dataset in FAAS_JAILS_TEST_DATASET; tools/freebsd-test.sh makes one"),
+        _ => None,
+    }
+}
+
+/// A daemon's dataset. It goes with everything in it when this is dropped.
+pub struct Ground {
+    dataset: Option<String>,
+}
+
+impl Ground {
+    /// Makes it.
+    pub fn make(realm: &str) -> Self {
+        let Ok(parent) = env::var(DATASET) else { return Self { dataset: None } };
+        let dataset = format!("{parent}/{realm}");
+        // A test run that was killed may have left one of the same name.
+        let _ = Command::new("zfs").args(["destroy", "-Rf", &dataset]).output();
+        let made = Command::new("zfs").args(["create", "-o", "canmount=off", &dataset]).output().expect("running zfs");
+        assert!(made.status.success(), "zfs create: {}", String::from_utf8_lossy(&made.stderr));
+        Self { dataset: Some(dataset) }
+    }
+
+    /// The configuration's lines: first those above all tables, then those of `[network]`.
+    pub fn settings(&self) -> (String, &'static str) {
+        ("storage = \"zfs\"\n".to_owned(), "mode = \"alias\"")
+    }
+
+    /// The configuration's own tables.
+    pub fn tables(&self) -> String {
+        self.dataset.as_ref().map_or_else(String::new, |dataset| format!("[zfs]\ndataset = \"{dataset}\"\n"))
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let Some(dataset) = &self.dataset else { return };
+        let gone = Command::new("zfs").args(["destroy", "-R", dataset]).output().expect("running zfs");
+        if !gone.status.success() {
+            let said = String::from_utf8_lossy(&gone.stderr).into_owned();
+            assert!(std::thread::panicking(), "zfs destroy -R {dataset}: {said}");
+            eprintln!("zfs destroy -R {dataset}: {said}");
+        }
+    }
+}
+
+/// FreeBSD has no signal for the end of a parent that lasts over exec; the runner ends what a killed run left.
+pub fn ends_with_us(_command: &mut Command) {}
+
+/// How many files a process has open.
+pub fn open_files(pid: u32) -> usize {
+    // Working directory, root and text come first, with words for numbers.
+    let is_number = |line: &&str| line.split_whitespace().nth(2).is_some_and(|fd| fd.parse::<u32>().is_ok());
+    told("procstat", &["-f", &pid.to_string()]).lines().filter(is_number).count()
+}
+
+/// Where the programs are that images are made from: no compiler is needed on the machine under test.
+pub fn shipped_parts() -> Option<PathBuf> {
+    env::var_os("FAAS_JAILS_TEST_PARTS").map(PathBuf::from)
+}
+
+/// Looks for everything of this realm, whose state directory is `root`.
+pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
+    let prefix = format!("{realm}_");
+    traces.groups = words(&told("jls", &["name"]), |name| name.starts_with(&prefix));
+    let processes = told("ps", &["-axo", "jail=,pid=,comm="]);
+    let ours = processes.lines().map(str::trim_start).filter(|line| line.starts_with(&prefix));
+    let shown = ours.filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest.trim().to_owned());
+    traces.processes = shown.filter(|process| !process.contains("<defunct>")).collect();
+    traces.interfaces = words(&told("ifconfig", &["-l"]), |name| name.starts_with(realm));
+    let root = root.display().to_string();
+    let roots = format!("/{realm}/roots/");
+    traces.mounts = lines(&told("mount", &["-p"]), |line| line.contains(&root) || line.contains(&prefix));
+    traces.rules = lines(&told("rctl", &[]), |line| line.starts_with(&format!("jail:{prefix}")));
+    if let Ok(parent) = env::var(DATASET) {
+        let datasets = told("zfs", &["list", "-H", "-o", "name", "-r", &format!("{parent}/{realm}")]);
+        traces.datasets = lines(&datasets, |line| line.contains(&roots));
+    }
+    if Path::new("/dev/pf").exists() {
+        let anchor = format!("faas-jails/{realm}");
+        traces.firewall = lines(&told("pfctl", &["-q", "-a", &anchor, "-s", "rules"]), |line| !line.is_empty());
+    }
+}
+
+/// What a command prints; nothing where it fails.
+fn told(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("running {program}: {e}"));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn words(text: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    text.split_whitespace().filter(|word| wanted(word)).map(str::to_owned).collect()
+}
+
+fn lines(text: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    text.lines().filter(|line| wanted(line)).map(str::to_owned).collect()
+}

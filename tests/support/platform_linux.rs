@@ -1,0 +1,99 @@
+//! Linux under the tests: how a daemon is configured, and where the kernel shows what is there of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::leaks::Traces;
+
+/// What this machine lacks to run replicas.
+pub fn lacks() -> Option<&'static str> {
+    (!super::is_root()).then_some("needs root")
+}
+
+/// A place that this platform needs beside the state directory: none here.
+pub struct Ground;
+
+impl Ground {
+    /// Makes it.
+    pub fn make(_realm: &str) -> Self {
+        Self
+    }
+
+    /// The configuration's lines: first those above all tables, then those of `[network]`.
+    pub fn settings(&self) -> (String, &'static str) {
+        (String::new(), "mode = \"bridge\"")
+    }
+
+    /// The configuration's own tables.
+    pub fn tables(&self) -> String {
+        String::new()
+    }
+}
+
+/// A test run that is killed must not leave its daemons running.
+pub fn ends_with_us(command: &mut Command) {
+    // SAFETY: prctl(PR_SET_PDEATHSIG) is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
+/// How many files a process has open.
+pub fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Where the probe's binary is when it comes with the tests: it is built here.
+pub fn shipped_parts() -> Option<PathBuf> {
+    None
+}
+
+/// Looks for everything of this realm, whose state directory is `root`.
+pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
+    walk_cgroups(Path::new("/sys/fs/cgroup"), realm, 0, traces);
+    traces.interfaces = names_in("/sys/class/net", realm);
+    traces.namespaces = names_in("/run/netns", realm);
+    let (root, prefix) = (root.display().to_string(), format!("{realm}_"));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    traces.mounts = mounts.lines().filter(|l| l.contains(&root) || l.contains(&prefix)).map(str::to_owned).collect();
+    if let Ok(out) = Command::new("nft").args(["list", "ruleset"]).output() {
+        let rules = String::from_utf8_lossy(&out.stdout).into_owned();
+        traces.firewall = rules
+            .lines()
+            .filter(|l| l.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.starts_with(realm)))
+            .map(str::to_owned)
+            .collect();
+    }
+}
+
+fn names_in(directory: &str, realm: &str) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return BTreeSet::new() };
+    entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with(realm)).collect()
+}
+
+/// Notes every cgroup of the realm, with the processes in it.
+fn walk_cgroups(directory: &Path, realm: &str, depth: usize, traces: &mut Traces) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if depth > 8 || !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name == realm || name.starts_with(&format!("{realm}_")) || name.ends_with(&format!("-{realm}")) {
+            traces.groups.insert(path.display().to_string());
+            let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            for pid in processes.lines() {
+                let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                traces.processes.insert(format!("{pid} {}", command.trim()));
+            }
+        }
+        walk_cgroups(&path, realm, depth + 1, traces);
+    }
+}

@@ -11,6 +11,17 @@ use crate::fault::{Context, Fault, Result};
 
 /// Replaces `path` by `bytes` in one step; after a crash either the old or the new file is there. Mode 0600.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_beside(path, bytes, Sync::Disk)
+}
+
+/// Whether a file has reached the disk when it is in place.
+#[derive(PartialEq)]
+enum Sync {
+    Disk,
+    Never,
+}
+
+fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let parent = path.parent().ok_or_else(|| Fault::invalid("a path without a parent")).context(what)?;
     fs::create_dir_all(parent).context(what)?;
@@ -20,6 +31,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
+        if sync == Sync::Never {
+            return fs::rename(&beside, path);
+        }
         file.sync_data()?;
         fs::rename(&beside, path)?;
         File::open(parent)?.sync_data()
@@ -29,8 +43,16 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// [`replace`] with a value as JSON.
 pub fn replace_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|e| Fault::invalid(e.to_string()))?;
-    replace(path, &bytes)
+    replace(path, &json(value)?)
+}
+
+/// [`replace_json`] without waiting for the disk: for what means nothing once the machine has gone down.
+pub fn replace_json_until_reboot(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_beside(path, &json(value)?, Sync::Never)
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|e| Fault::invalid(e.to_string()))
 }
 
 /// Reads a value that [`replace_json`] wrote; `None` when the file is not there.

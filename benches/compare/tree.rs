@@ -35,7 +35,7 @@ pub fn files() -> usize {
 fn words() -> Vec<String> {
     let mut random = StdRng::seed_from_u64(7);
     let letter = |random: &mut StdRng| char::from(random.random_range(b'a'..=b'z'));
-    (0..4096).map(|_| (0..random.random_range(2..10)).map(|_| letter(&mut random)).collect()).collect()
+    (0..1024).map(|_| (0..random.random_range(2..10)).map(|_| letter(&mut random)).collect()).collect()
 }
 
 /// Many small files and some large ones: a size is drawn by its logarithm.
@@ -58,10 +58,10 @@ fn layer(number: usize, files: usize, bytes: usize, words: &[String], mut random
 fn text(size: usize, words: &[String], random: &mut StdRng) -> Vec<u8> {
     let mut text = Vec::with_capacity(size + 16);
     while text.len() < size {
-        let place = random.random_range(0.0..1.0_f64).powi(2) * words.len() as f64;
+        let place = random.random_range(0.0..1.0_f64).powi(3) * words.len() as f64;
         text.extend_from_slice(words[place as usize].as_bytes());
         text.push(b' ');
-        if random.random_range(0..12) == 0 {
+        if random.random_range(0..40) == 0 {
             text.extend_from_slice(format!("{:x}\n", random.random::<u32>()).as_bytes());
         }
     }

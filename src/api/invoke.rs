@@ -17,8 +17,9 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::peer::{self, Ended};
 use super::upstream::{self, Connection, RequestBody};
-use super::{Shared, error, peer};
+use super::{Shared, error};
 use crate::fault::Kind;
 use crate::provider::{Function, Lease};
 
@@ -51,7 +52,7 @@ pub async fn invoke(shared: Data<Shared>, request: HttpRequest, payload: web::Pa
 fn find(shared: &Shared, name: &str) -> Option<Arc<Function>> {
     match name.contains('.') {
         true => shared.provider.catalog.named(name),
-        false => shared.provider.catalog.named(&format!("{name}.{}", shared.provider.namespaces.default())),
+        false => shared.provider.catalog.named(&[name, ".", shared.provider.namespaces.default().as_str()].concat()),
     }
 }
 
@@ -117,28 +118,30 @@ async fn forward(
         let exchange = exchange(&lease, request, sent, path, upgrade, &stamp);
         let answered = tokio::select! {
             biased;
-            answered = tokio::time::timeout(timeout, exchange) => answered,
-            // The exchange is dropped, which closes the replica's connection; nobody reads this answer.
-            () = peer::gone(request) => return refuse(StatusCode::BAD_GATEWAY, "the client went away"),
+            answered = exchange => answered,
+            // The exchange is dropped, which closes the replica's connection.
+            ended = peer::ended(request, timeout) => return match ended {
+                // Nobody reads this answer.
+                Ended::Gone => refuse(StatusCode::BAD_GATEWAY, "the client went away"),
+                Ended::Late => {
+                    let text = format!("{} did not answer within {}s", function.key, timeout.as_secs());
+                    refuse(StatusCode::GATEWAY_TIMEOUT, &text)
+                }
+            },
         };
         match answered {
-            Err(_) => {
-                let text = format!("{} did not answer within {}s", function.key, timeout.as_secs());
-                return refuse(StatusCode::GATEWAY_TIMEOUT, &text);
+            Ok((response, connection)) if response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS => {
+                return switch(response, connection, client, lease).await;
             }
-            Ok(Ok((response, connection))) if response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS => {
-                drop(connection);
-                return switch(response, client, lease).await;
-            }
-            Ok(Ok((response, connection))) => {
+            Ok((response, connection)) => {
                 let most = shared.provider.config.max_idle_conns_per_host;
                 return answer(response, connection, lease, request, most, &stamp);
             }
-            Ok(Err(Refused { why, unsent: Some(back) })) if failed.is_none() && function.available() > 1 => {
+            Err(Refused { why, unsent: Some(back) }) if failed.is_none() && function.available() > 1 => {
                 tracing::debug!(replica = %lease.name, %why, "trying another replica");
                 (body, failed) = (Some(back), Some(lease));
             }
-            Ok(Err(Refused { why, .. })) => return unreachable_(function, &why),
+            Err(Refused { why, .. }) => return unreachable_(function, &why),
         }
     }
 }
@@ -147,26 +150,25 @@ async fn forward(
 /// gateway (or the client) has given an id already, both are left to it.
 struct Stamp {
     began: Instant,
-    given: Vec<(&'static str, String)>,
+    given: [Option<(&'static str, String)>; 2],
 }
 
 impl Stamp {
     fn new(headers: &HeaderMap) -> Self {
-        let mut given = Vec::new();
-        if !headers.contains_key("x-call-id") {
-            let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
-            given.push(("x-call-id", id.to_string()));
-            if !headers.contains_key("x-start-time") {
-                given.push(("x-start-time", jiff::Timestamp::now().as_nanosecond().to_string()));
-            }
-        }
+        let id = || uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
+        let start = || jiff::Timestamp::now().as_nanosecond().to_string();
+        let ours = !headers.contains_key("x-call-id");
+        let given = [
+            ours.then(|| ("x-call-id", id())),
+            (ours && !headers.contains_key("x-start-time")).then(|| ("x-start-time", start())),
+        ];
         Self { began: Instant::now(), given }
     }
 
     /// Headers of the answer, where the function has not set them itself.
     fn told(&self) -> impl Iterator<Item = (&'static str, String)> {
         let took = ("x-duration-seconds", format!("{:.6}", self.began.elapsed().as_secs_f64()));
-        self.given.iter().cloned().chain([took])
+        self.given.iter().flatten().cloned().chain([took])
     }
 }
 
@@ -188,17 +190,23 @@ async fn exchange(
         Ok(connection) => connection,
         Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
     };
-    let mut outgoing = outgoing(lease, request, body, path, upgrade, stamp)?;
+    let mut outgoing = outgoing_request(&connection.host, request, body, path, upgrade, stamp)?;
     loop {
         match connection.send(outgoing).await {
             Ok(response) => return Ok((response, connection)),
             Err(mut error) => {
                 let why = error.error().to_string();
-                let Some(unsent) = error.take_message() else { return Err(Refused { why, unsent: None }) };
-                if !connection.reused {
-                    return Err(Refused { why, unsent: Some(unsent.into_body()) });
-                }
-                outgoing = unsent;
+                outgoing = match error.take_message() {
+                    Some(unsent) if connection.reused => unsent,
+                    Some(unsent) => return Err(Refused { why, unsent: Some(unsent.into_body()) }),
+                    // The replica may have closed a kept connection just then. As Go's transport does it, and so
+                    // the stock provider: what asks for nothing but an answer is asked once more.
+                    None if connection.reused && is_replayable(request) => {
+                        let nothing = RequestBody { length: Some(0), payload: Payload::None };
+                        outgoing_request(&connection.host, request, nothing, path, upgrade, stamp)?
+                    }
+                    None => return Err(Refused { why, unsent: None }),
+                };
                 connection = match upstream::fresh(lease).await {
                     Ok(connection) => connection,
                     Err(error) => {
@@ -208,6 +216,11 @@ async fn exchange(
             }
         }
     }
+}
+
+/// Whether sending it twice is as good as once (net/http, `Request.isReplayable`).
+fn is_replayable(request: &HttpRequest) -> bool {
+    matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") && length(request.headers(), false) == Some(0)
 }
 
 /// Headers of one connection only (RFC 9110, section 7.6.1); Host and Expect are ours to say.
@@ -231,8 +244,8 @@ fn is_named(connection: Option<&str>, name: &str) -> bool {
     connection.is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(name)))
 }
 
-fn outgoing(
-    lease: &Lease,
+fn outgoing_request(
+    host: &HeaderValue,
     request: &HttpRequest,
     body: RequestBody,
     path: &str,
@@ -258,9 +271,9 @@ fn outgoing(
             parts.headers.append(name, value);
         }
     }
-    let text = |text: String| HeaderValue::from_str(&text).ok();
-    let host = text(lease.address.to_string());
-    parts.headers.extend(host.map(|host| (hyper::header::HOST, host)));
+    // From a String, a value is made without a copy.
+    let text = |text: String| HeaderValue::try_from(text).ok();
+    parts.headers.insert(hyper::header::HOST, host.clone());
     let forwarded = [
         ("x-forwarded-host", request.headers().get("host").and_then(|h| HeaderValue::from_bytes(h.as_bytes()).ok())),
         ("x-forwarded-for", request.peer_addr().and_then(|peer| text(peer.to_string()))),
@@ -270,7 +283,7 @@ fn outgoing(
             parts.headers.insert(HeaderName::from_static(name), value);
         }
     }
-    for (name, value) in &stamp.given {
+    for (name, value) in stamp.given.iter().flatten() {
         parts.headers.extend(text(value.clone()).map(|value| (HeaderName::from_static(name), value)));
     }
     if upgrade {
@@ -368,8 +381,15 @@ impl MessageBody for ProxyBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        let mut driven = false;
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
+                // Asked for more, the connection may have it.
+                Poll::Pending if !std::mem::replace(&mut driven, true) => {
+                    if let Some(connection) = &mut self.connection {
+                        connection.drive(cx);
+                    }
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers are not forwarded.
@@ -390,10 +410,15 @@ impl MessageBody for ProxyBody {
 }
 
 /// Joins client and function after 101: bytes pass both ways until either side ends.
-async fn switch(mut response: hyper::Response<Incoming>, mut client: Payload, lease: Lease) -> HttpResponse {
+async fn switch(
+    mut response: hyper::Response<Incoming>,
+    mut connection: Connection,
+    mut client: Payload,
+    lease: Lease,
+) -> HttpResponse {
     let upgraded = hyper::upgrade::on(&mut response);
     let (parts, _) = response.into_parts();
-    let upgraded = match upgraded.await {
+    let upgraded = match connection.beside(upgraded).await {
         Ok(upgraded) => hyper_util::rt::TokioIo::new(upgraded),
         Err(error) => return refuse(StatusCode::BAD_GATEWAY, &format!("the function broke off: {error}")),
     };

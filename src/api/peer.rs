@@ -1,9 +1,8 @@
-//! Notices a client that goes away while its call waits for the function.
+//! Notices a client that goes away while its call waits for the function, and a function that takes too long.
 
 use std::any::Any;
-use std::future::pending;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
@@ -21,14 +20,26 @@ pub fn remember(connection: &dyn Any, data: &mut Extensions) {
     }
 }
 
-/// Returns when the client has closed its connection, or its sending half: Go's server, and so the stock
-/// provider, takes either for the end of the call.
-pub async fn gone(request: &HttpRequest) {
-    let Some(Socket(fd)) = request.conn_data::<Socket>() else { return pending().await };
+/// Why a call is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The client has closed its connection, or its sending half: Go's server, and so the stock provider, takes
+    /// either for the end of the call.
+    Gone,
+    /// Time is up.
+    Late,
+}
+
+/// Returns when there is no reason to wait any longer. One timer serves both reasons, since every call sets it.
+pub async fn ended(request: &HttpRequest, at_most: Duration) -> Ended {
+    let begun = Instant::now();
     loop {
-        tokio::time::sleep(PAUSE).await;
-        if closed(*fd) {
-            return;
+        tokio::time::sleep(PAUSE.min(at_most.saturating_sub(begun.elapsed()))).await;
+        if request.conn_data::<Socket>().is_some_and(|Socket(fd)| closed(*fd)) {
+            return Ended::Gone;
+        }
+        if begun.elapsed() >= at_most {
+            return Ended::Late;
         }
     }
 }

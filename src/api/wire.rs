@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::{Context, Fault, Result};
 use crate::function::{FunctionKey, FunctionName, Namespace, Quantity, Resources};
-use crate::provider::{Desired, Function, Usage};
+use crate::provider::{Annotations, Desired, Function, Usage};
 use crate::secrets;
 
 /// `FunctionDeployment`: what POST and PUT send. Names are lower-case for [`super::gojson`].
@@ -44,6 +44,8 @@ impl Deployment {
         for (kind, resources) in [("limits", &self.limits), ("requests", &self.requests)] {
             check_resources(resources.as_ref()).context(|| format!("validation failed: {kind}"))?;
         }
+        let annotations = self.annotations.unwrap_or_default();
+        Annotations::read(&annotations).context(|| "validation failed")?;
         for name in &self.secrets {
             secrets::check_name(name).context(|| "validation failed")?;
         }
@@ -60,7 +62,7 @@ impl Deployment {
             env: self.envvars,
             secrets: self.secrets,
             labels,
-            annotations: self.annotations.unwrap_or_default(),
+            annotations,
             constraints: self.constraints,
             limits: self.limits.filter(|r| *r != Resources::default()),
             requests: self.requests.filter(|r| *r != Resources::default()),

@@ -11,7 +11,9 @@ use crate::config::{self, Config};
 use crate::fault::{Fault, Result};
 use crate::files;
 use crate::image::store::InUse;
-use crate::image::{Credentials, Digest, Image, Progress, PullPolicy, Reference, Silent, Source, Store};
+use crate::image::{
+    Credentials, Digest, Image, Platform, Progress, PullPolicy, Reference, Silent, Source, Store, Target,
+};
 use crate::provider::{Deployed, Images};
 
 #[derive(Debug, clap::Subcommand)]
@@ -184,9 +186,16 @@ impl DeploySource {
 }
 
 impl Images for DeploySource {
-    fn ensure(&self, reference: &Reference, secrets: &[Vec<u8>]) -> Result<Image> {
+    fn ensure(&self, reference: &Reference, platform: Option<&Platform>, secrets: &[Vec<u8>]) -> Result<Image> {
         // A secret of the function that is a docker config.json has credentials for its registry.
-        let config = secrets.iter().find_map(|secret| Credentials::from_docker_config(secret).ok());
-        self.store.ensure(reference, self.policy, &config.unwrap_or_default(), &Silent)
+        let credentials: Credentials =
+            secrets.iter().filter_map(|secret| Credentials::from_docker_config(secret).ok()).collect();
+        match platform {
+            None => self.store.ensure(reference, self.policy, &credentials, &Silent),
+            Some(platform) => {
+                let store = self.store.aiming_at(Target::exactly(platform.clone()));
+                store.ensure(reference, self.policy, &credentials, &Silent)
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::target::Platform;
 use super::{Digest, Layer};
 
 /// Largest configuration that is read.
-pub const CONFIG_MAX: u64 = 8 << 20;
+pub const CONFIG_MAX: u64 = 4 << 20;
 
 /// What an image's configuration says, before its user is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,9 +23,9 @@
 use serde::{Deserialize, Serialize};
 
 mod archive;
-mod config;
+pub mod config;
 mod install;
-mod manifest;
+pub mod manifest;
 mod progress;
 mod reference;
 pub mod registry;
@@ -33,7 +33,7 @@ pub mod settings;
 pub mod store;
 pub mod target;
 pub mod unpack;
-mod user;
+pub mod user;
 
 pub use archive::Source;
 pub use progress::{Progress, Silent};

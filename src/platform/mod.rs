@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, StorageKind};
 use crate::network::Network;
 use crate::sandbox::Sandbox;
 use crate::storage::Storage;
@@ -41,6 +41,9 @@ pub struct Platform {
 /// Facts about this host, name and value, for people; the last says whether this configuration can work on it.
 pub fn probe(config: &Config) -> Vec<(String, String)> {
     let mut facts = os::probe();
+    if config.storage == StorageKind::Zfs {
+        facts.push(("zfs engine".into(), zfs::describe()));
+    }
     let ready = os::check(&config.root).map_or_else(|fault| fault.to_string(), |()| "yes".into());
     facts.push(("ready".into(), ready));
     facts

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::catalog::{Deployed, Function, Replica};
-use super::{Provider, replica};
+use super::{Annotations, Provider, replica};
 use crate::fault::{Fault, Kind, Result};
 use crate::files;
 use crate::function::{FunctionKey, FunctionSpec, Resources};
@@ -233,7 +233,8 @@ impl Provider {
         let namespace = &desired.key.namespace;
         self.secrets.check(namespace, &desired.secrets)?;
         let secrets = self.secrets.values(namespace, &desired.secrets)?;
-        let image = self.images.ensure(&desired.image, &secrets);
+        let platform = Annotations::read(&desired.annotations)?.platform;
+        let image = self.images.ensure(&desired.image, platform.as_ref(), &secrets);
         // Whatever is wrong with it, it is the deploy's image that is wrong.
         image.map_err(|fault| Fault::invalid(format!("unable to pull image {}", desired.image)).because(fault))
     }

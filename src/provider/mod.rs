@@ -27,7 +27,7 @@ use crate::fault::{Fault, Result};
 #[cfg(test)]
 use crate::files;
 use crate::function::FunctionKey;
-use crate::image::{Image, Reference};
+use crate::image::{self, Image, Reference};
 use crate::logs::Logs;
 use crate::network::ipam::Pool;
 use crate::platform::Platform;
@@ -35,6 +35,7 @@ use crate::secrets::Secrets;
 
 mod activate;
 mod adopt;
+mod annotations;
 mod catalog;
 mod deploy;
 mod locks;
@@ -44,6 +45,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
+pub use annotations::Annotations;
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
 pub use namespaces::{NamespaceSpec, Namespaces};
@@ -51,9 +53,9 @@ pub use replica::Usage;
 
 /// Where a deploy gets its image from.
 pub trait Images: Send + Sync {
-    /// The image, ready to run: fetched and unpacked if it has to be. `secrets` are values of the function's
-    /// secrets, among which registry credentials may be.
-    fn ensure(&self, reference: &Reference, secrets: &[Vec<u8>]) -> Result<Image>;
+    /// The image, ready to run: fetched and unpacked if it has to be; for `platform`, or for what suits this host
+    /// best. `secrets` are values of the function's secrets, among which registry credentials may be.
+    fn ensure(&self, reference: &Reference, platform: Option<&image::Platform>, secrets: &[Vec<u8>]) -> Result<Image>;
 }
 
 /// The provider: everything behind the API.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Deployed, Function, Replica};
-use super::{Provider, supervise};
+use super::{Annotations, Provider, supervise};
 use crate::fault::{Context, Fault, Result};
 use crate::files;
 use crate::function::{Quantity, ReplicaName};
@@ -68,12 +68,15 @@ impl Provider {
         let dir = self.replica_dir(name);
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let address = self.addresses().take(name)?;
-        files::replace_json(&dir.join("replica.json"), &Record { address, revision: spec.revision })?;
+        // Only a replica that lives is adopted, and none outlives the machine.
+        let record = Record { address, revision: spec.revision };
+        files::replace_json_until_reboot(&dir.join("replica.json"), &record)?;
         let secrets = dir.join("secrets");
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
         }
-        let options = RootOptions { read_only: spec.read_only_root, quota: None };
+        let quota = Annotations::read(&spec.annotations)?.disk;
+        let options = RootOptions { read_only: spec.read_only_root, quota };
         let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
         let network = self.platform.network.attach(name, address)?;
         let output = self.logs.open(name)?;

@@ -14,7 +14,7 @@ use crate::platform::fake::Fake;
 struct AnyImage;
 
 impl Images for AnyImage {
-    fn ensure(&self, reference: &Reference, _: &[Vec<u8>]) -> Result<Image> {
+    fn ensure(&self, reference: &Reference, _: Option<&image::Platform>, _: &[Vec<u8>]) -> Result<Image> {
         if reference.as_written().contains("missing") {
             return Err(Fault::not_found("registry r.example knows no such tag"));
         }

@@ -32,6 +32,32 @@ fn memory_below_the_limit_is_given() {
     assert_eq!(host.run(&plan).1, Exit::Code(0));
 }
 
+/// Runs in a jail: see the test below.
+#[test]
+#[ignore = "the replica's part of memory_that_is_reserved_and_not_touched_counts_for_nothing"]
+fn replica_that_reserves() {
+    let length = 2usize << 30;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+    // SAFETY: a new mapping, which nobody touches.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    assert!(address != libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    std::thread::sleep(std::time::Duration::from_secs(3));
+}
+
+#[test]
+fn memory_that_is_reserved_and_not_touched_counts_for_nothing() {
+    let Some(host) = counted() else { return };
+    let tree = host.tree();
+    crate::support::add_program(&tree, &std::env::current_exe().unwrap(), "test");
+    let mut plan = host.plan_on(faas_jails::storage::Root::Directory(tree), "");
+    let arguments = ["/test", "--exact", "limits::replica_that_reserves", "--ignored"];
+    plan.argv = arguments.map(str::to_owned).into();
+    plan.limits.memory = Some(64 << 20);
+    let (output, exit) = host.run(&plan);
+    assert_eq!(exit, Exit::Code(0), "{output}");
+    assert!(output.contains("1 passed"), "{output}");
+}
+
 #[test]
 fn more_processes_than_allowed_are_refused() {
     let Some(host) = counted() else { return };

@@ -5,8 +5,10 @@
 #![cfg(target_os = "freebsd")]
 
 mod exits;
+mod filter;
 mod isolation;
 mod limits;
+mod linux;
 mod network;
 mod removal;
 mod roots;

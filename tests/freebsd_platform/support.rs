@@ -227,20 +227,36 @@ fn unused_realm() -> Realm {
 
 /// Copies the test programs and the libraries they name into `root`.
 pub fn furnish(root: &Path) {
-    let listed = Command::new("ldd").args(["-f", "%p\n"]).args(PROGRAMS).output().unwrap();
-    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let libraries = listed.lines().filter(|line| line.starts_with('/') && !line.ends_with(':'));
-    for file in libraries.chain(PROGRAMS.iter().copied()).chain(["/libexec/ld-elf.so.1"]) {
-        let copy = root.join(file.trim_start_matches('/'));
-        if !copy.exists() {
-            fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            fs::copy(file, &copy).unwrap();
-        }
+    let programs: Vec<&Path> = PROGRAMS.iter().map(Path::new).collect();
+    let linker = PathBuf::from("/libexec/ld-elf.so.1");
+    for file in libraries(&programs).iter().map(PathBuf::as_path).chain(programs).chain([linker.as_path()]) {
+        copy(file, &root.join(file.strip_prefix("/").unwrap()));
     }
     for (directory, mode) in [("etc", 0o755), ("tmp", 0o1777), ("var", 0o755)] {
         fs::create_dir_all(root.join(directory)).unwrap();
         fs::set_permissions(root.join(directory), fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// Copies one more program into `root` as `/name`, with its libraries.
+pub fn add_program(root: &Path, program: &Path, name: &str) {
+    for library in libraries(&[program]) {
+        copy(&library, &root.join(library.strip_prefix("/").unwrap()));
+    }
+    copy(program, &root.join(name));
+}
+
+fn libraries(programs: &[&Path]) -> Vec<PathBuf> {
+    let listed = Command::new("ldd").args(["-f", "%p\n"]).args(programs).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().filter(|line| line.starts_with('/') && !line.ends_with(':')).map(PathBuf::from).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    if !to.exists() {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Loading images from archives, end to end: bytes in, files in storage and a record out.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use crate::support::*;
 use faas_jails::image::store::InUse;
@@ -45,7 +45,7 @@ fn every_kind_of_archive_makes_the_same_image() {
         zstd(&sample.oci_archive("r.example/f:1", |layer| layer.to_vec())),
         sample.oci_archive("r.example/f:1", zstd),
     ];
-    for style in [Whiteouts::Apply, Whiteouts::Overlay] {
+    for &style in STYLES {
         for archive in &archives {
             let bench = Bench::new(style);
             let loaded = bench.load(archive).unwrap_or_else(|fault| panic!("{fault}"));
@@ -67,7 +67,7 @@ fn every_kind_of_archive_makes_the_same_image() {
                 }
                 Whiteouts::Overlay => {
                     let mark = fs::symlink_metadata(top.join("etc/gone")).unwrap();
-                    assert_eq!((mark.mode() & libc::S_IFMT, mark.rdev()), (libc::S_IFCHR, 0));
+                    assert!(mark.file_type().is_char_device() && mark.rdev() == 0);
                 }
             }
             bench.assert_clean();
@@ -101,7 +101,7 @@ fn the_same_tag_loaded_again_replaces_it_and_prune_frees_the_old_layers() {
     if !is_root("the_same_tag_loaded_again_replaces_it_and_prune_frees_the_old_layers") {
         return;
     }
-    for style in [Whiteouts::Apply, Whiteouts::Overlay] {
+    for &style in STYLES {
         let bench = Bench::new(style);
         let base = Tar::new().file("base", "x").end();
         let image = |text: &str| Sample::new(vec![base.clone(), Tar::new().file("f", text).end()]);
@@ -139,4 +139,16 @@ fn owners_modes_times_and_user_attributes_survive() {
     let meta = fs::metadata(dir.join("f")).unwrap();
     assert_eq!((meta.permissions().mode() & 0o7777, meta.uid(), meta.gid()), (0o755, 70000, 9));
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (12, 500_000_000));
+}
+
+#[test]
+fn an_image_that_does_not_say_what_it_is_for_is_taken() {
+    if !is_root("an_image_that_does_not_say_what_it_is_for_is_taken") {
+        return;
+    }
+    let bench = Bench::new(Whiteouts::Overlay);
+    let sample = Sample { platform: ("", ""), ..Sample::new(vec![Tar::new().file("f", "x").end()]) };
+    let image = bench.load(&sample.docker_save(&["r.example/f:1"])).unwrap().remove(0);
+    let ensured = bench.store.ensure(&image.reference, PullPolicy::Always, &Credentials::default(), &Silent);
+    assert_eq!(ensured.unwrap(), image);
 }

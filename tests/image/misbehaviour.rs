@@ -18,13 +18,13 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// One image as a registry has it: documents and blobs by path.
 #[derive(Clone)]
-struct Content {
+pub struct Content {
     by_path: Arc<HashMap<String, Vec<u8>>>,
-    layer: String,
+    pub layer: String,
     manifest: Digest,
 }
 
-fn content() -> Content {
+pub fn content() -> Content {
     // Bytes that no compressor shrinks, so that the blob is large enough to be cut several times.
     let noise: Vec<u8> =
         (0_u32..60_000).flat_map(|n| Digest::of(n.to_le_bytes()).hex().as_bytes()[..4].to_vec()).collect();
@@ -42,7 +42,7 @@ fn content() -> Content {
 
 impl Content {
     /// The well-behaved answer.
-    fn answer(&self, request: &Request) -> Answer {
+    pub fn answer(&self, request: &Request) -> Answer {
         let Some(body) = self.by_path.get(&request.path) else { return Answer::new(404, "") };
         match request.range() {
             0 => Answer::new(200, body.clone()).with("Content-Type", MANIFEST),
@@ -52,7 +52,7 @@ impl Content {
     }
 }
 
-fn quick() -> Settings {
+pub fn quick() -> Settings {
     let mut settings = settings();
     settings.registries.backoff = Duration::from_millis(1);
     settings.registries.timeout = Duration::from_secs(5);
@@ -63,7 +63,7 @@ fn reference(server: &Server, rest: &str) -> Reference {
     format!("{}/{rest}", server.address).parse().unwrap()
 }
 
-fn pull_with(server: &Server, settings: Settings, credentials: &Credentials) -> (Bench, Result<Image, Fault>) {
+pub fn pull_with(server: &Server, settings: Settings, credentials: &Credentials) -> (Bench, Result<Image, Fault>) {
     let bench = Bench::with(Whiteouts::Overlay, settings);
     let pulled = bench.store.pull(&reference(server, "f:1"), credentials, &Silent);
     bench.assert_clean();
@@ -78,7 +78,7 @@ fn pull(server: &Server, credentials: &Credentials) -> Result<Image, Fault> {
     pull_with(server, quick(), credentials).1
 }
 
-fn none() -> Credentials {
+pub fn none() -> Credentials {
     Credentials::default()
 }
 

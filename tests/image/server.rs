@@ -1,11 +1,13 @@
 //! A registry that misbehaves on purpose: what a real one cannot be made to do.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -51,7 +53,9 @@ type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
 /// Answers by a function, on a port of its own on loopback, until dropped.
 pub struct Server {
+    /// Where it is, as references name it.
     pub address: String,
+    listens: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -59,8 +63,17 @@ pub struct Server {
 
 impl Server {
     pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(handler, None)
+    }
+
+    /// Over TLS, by this certificate.
+    pub fn start_tls(tls: Arc<ServerConfig>, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(handler, Some(tls))
+    }
+
+    fn with(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listens = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let handler: Arc<Handler> = Arc::new(handler);
@@ -71,13 +84,22 @@ impl Server {
                     if flag.load(Ordering::SeqCst) {
                         return;
                     }
-                    let (handler, log) = (handler.clone(), log.clone());
-                    // A client that went away is no matter of the server's.
-                    scope.spawn(move || stream.ok().and_then(|stream| serve(stream, &*handler, &log).ok()));
+                    let (handler, log, tls) = (handler.clone(), log.clone(), tls.clone());
+                    scope.spawn(move || {
+                        // A client that went away is no matter of the server's.
+                        let Ok(stream) = stream else { return };
+                        let _ = match tls {
+                            None => serve(stream, &*handler, &log),
+                            Some(tls) => {
+                                let connection = ServerConnection::new(tls).unwrap();
+                                serve(StreamOwned::new(connection, stream), &*handler, &log)
+                            }
+                        };
+                    });
                 }
             });
         });
-        Self { address, seen, stop, thread: Some(thread) }
+        Self { address: listens.to_string(), listens, seen, stop, thread: Some(thread) }
     }
 
     /// Every request so far.
@@ -89,13 +111,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(&self.address);
+        let _ = TcpStream::connect(self.listens);
         let _ = self.thread.take().unwrap().join();
     }
 }
 
-fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn serve(stream: impl Read + Write, handler: &Handler, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split(' ');
@@ -109,7 +131,7 @@ fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) -> std
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
-    std::io::Read::read_exact(&mut reader, &mut body)?;
+    reader.read_exact(&mut body)?;
     let request = Request { method, path, headers, body };
     log.lock().unwrap().push(request.clone());
     let answer = handler(&request);
@@ -118,7 +140,7 @@ fn serve(stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Request>>) -> std
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let mut stream = stream;
+    let stream = reader.get_mut();
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     if request.method != "HEAD" {
         stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;

@@ -41,6 +41,8 @@ impl Storage for PlainStorage {
 
     fn stage(&self, layer: &Layer) -> Result<Staging> {
         let dir = self.root.join("staging").join(self.id(layer).hex());
+        // Two at the same layer at once would be a defect of the store.
+        assert!(!dir.exists(), "{} is being made already", layer.diff_id);
         if let (Whiteouts::Apply, Some(parent)) = (self.style, &layer.parent) {
             let parent = self.root.join("layers").join(parent.hex());
             if !parent.exists() {
@@ -96,6 +98,10 @@ impl Storage for PlainStorage {
     }
 }
 
+/// Both ways of keeping layers; overlayfs's marks exist on Linux only.
+pub const STYLES: &[Whiteouts] =
+    if cfg!(target_os = "linux") { &[Whiteouts::Apply, Whiteouts::Overlay] } else { &[Whiteouts::Apply] };
+
 /// A store over [`PlainStorage`] in a directory that goes when this does.
 pub struct Bench {
     pub dir: TempDir,
@@ -113,7 +119,10 @@ impl Bench {
     }
 
     pub fn with(style: Whiteouts, settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), style, settings)
+    }
+
+    pub fn at(dir: TempDir, style: Whiteouts, settings: Settings) -> Self {
         let storage = Arc::new(PlainStorage { root: dir.path().join("storage"), style });
         let store = Store::open(dir.path(), storage.clone(), settings).unwrap();
         Self { dir, storage, store }

@@ -40,9 +40,13 @@ fn links() -> Vec<String> {
     ip("-o link").lines().map(name).collect()
 }
 
-fn rules() -> String {
-    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("these tests need nftables");
+fn nft(arguments: &str) -> String {
+    let output = Command::new("nft").args(arguments.split(' ')).output().expect("these tests need nftables");
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn rules() -> String {
+    nft("list ruleset")
 }
 
 const SUBNET: &str = "10.77.0.0/24";
@@ -66,17 +70,21 @@ fn end(world: &World, network: &BridgeNetwork, plan: &Plan) {
     network.detach(&plan.replica).unwrap();
 }
 
-/// What a replica on this port answers.
-fn ask(address: &str, port: u16) -> std::io::Result<String> {
-    let to = (address.parse::<IpAddr>().unwrap(), port).into();
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-    let mut answer = String::new();
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+/// Whether a replica's web server answers.
+fn answers(address: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let to = (address.parse::<IpAddr>().unwrap(), 80).into();
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.ends_with("hello\n"))
 }
 
-const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
+const SERVER: &str = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp";
 
 #[test]
 fn setup_and_teardown_can_be_repeated_and_leave_nothing() {
@@ -160,51 +168,70 @@ fn a_strangers_bridge_is_left_alone() {
 }
 
 #[test]
-fn the_host_reaches_replicas_and_they_do_not_reach_each_other() {
+fn the_host_reaches_replicas_and_they_reach_the_host_but_not_its_loopback() {
     on_a_host_of_its_own(|| {
         let world = World::new();
         let network = bridge(&world, SUBNET, true);
         network.setup().unwrap();
-        let server = connected(&world, &network, "10.77.0.2", &["sh", "-c", SERVER]);
-        until("the server answers", || ask("10.77.0.2", 80).is_ok_and(|answer| answer == "hello\n"));
-
         let listener = TcpListener::bind("0.0.0.0:8081").unwrap();
         let hidden = TcpListener::bind("127.0.0.1:8082").unwrap();
-        let client = connected(
-            &world,
-            &network,
-            "10.77.0.3",
-            &[
-                "sh",
-                "-c",
-                "ip -o -4 address; ip route
-                 nc -w 1 10.77.0.2 80 </dev/null && echo reached another
-                 nc -w 1 10.77.0.1 8082 </dev/null && echo reached loopback
-                 echo knock | nc -w 2 10.77.0.1 8081 && echo reached the host; echo done",
-            ],
+        let script = format!(
+            "ip -o -4 address; ip route
+             nc -w 1 10.77.0.1 8082 </dev/null && echo reached loopback
+             echo knock | nc -w 2 10.77.0.1 8081 && echo reached the host; echo done; {SERVER}"
         );
+        let plan = connected(&world, &network, "10.77.0.3", &["sh", "-c", &script]);
         let (mut knocking, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), "10.77.0.3".parse::<IpAddr>().unwrap());
         let mut knock = [0; 6];
         knocking.read_exact(&mut knock).unwrap();
         drop(knocking);
-        world.wait_for(&client.replica, "done");
-        let output = world.output(&client.replica);
+        world.wait_for(&plan.replica, "done");
+        until("the server answers", || answers("10.77.0.3"));
+        let output = world.output(&plan.replica);
         assert!(output.contains("10.77.0.3/24") && output.contains("default via 10.77.0.1"), "{output}");
-        assert!(output.contains("reached the host"), "{output}");
-        assert!(!output.contains("reached another") && !output.contains("reached loopback"), "{output}");
+        assert!(output.contains("reached the host") && !output.contains("reached loopback"), "{output}");
         drop(hidden);
+        end(&world, &network, &plan);
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
+fn replicas_do_not_reach_each_other() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        // Without rules: ports that do not talk to each other are enough.
+        let network = bridge(&world, SUBNET, false);
+        network.setup().unwrap();
+        let server = connected(&world, &network, "10.77.0.2", &["sh", "-c", SERVER]);
+        until("the server answers", || answers("10.77.0.2"));
+        let ask = "printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc -w 2 10.77.0.2 80 2>/dev/null | tail -n 1 | grep hello || echo silence";
+        let script = format!("{ask}; sleep 1000");
+        let client = connected(&world, &network, "10.77.0.3", &["sh", "-c", &script]);
+        until("the client has tried", || !world.output(&client.replica).is_empty());
+        assert_eq!(world.output(&client.replica), "silence\n");
 
         let mut attached = network.attached().unwrap();
         attached.sort();
         let mut expected = vec![server.replica.clone(), client.replica.clone()];
         expected.sort();
         assert_eq!(attached, expected);
-        end(&world, &network, &server);
+
         end(&world, &network, &client);
-        assert_eq!(network.attached().unwrap(), []);
+
+        // And it was that which kept them apart.
+        let mut plan = world.plan(&["sh", "-c", ask]);
+        plan.network = network.attach(&plan.replica, "10.77.0.4".parse().unwrap()).unwrap();
+        for replica in [&server.replica, &plan.replica] {
+            ip(&format!("link set {} type bridge_slave isolated off", replica.interface()));
+        }
+        assert_eq!(world.run(plan).1, "hello\n");
+
+        end(&world, &network, &server);
         network.teardown().unwrap();
-        assert_eq!(links(), ["lo"]);
+        until("all links are gone", || links() == ["lo"]);
     });
 }
 
@@ -251,16 +278,12 @@ fn what_cannot_be_attached_is_refused_and_leaves_nothing() {
 
 #[test]
 fn replicas_reach_the_outside_under_the_hosts_address_and_it_does_not_reach_them() {
-    on_a_host_of_its_own(to_the_outside);
+    on_a_host_of_its_own(|| to_the_outside("ACCEPT"));
 }
 
 #[test]
 fn replicas_reach_the_outside_where_docker_or_ufw_drop_what_they_do_not_know() {
-    on_a_host_of_its_own(|| {
-        iptables("-P FORWARD DROP");
-        to_the_outside();
-        assert_eq!(iptables("-S FORWARD"), "-P FORWARD DROP\n");
-    });
+    on_a_host_of_its_own(|| to_the_outside("DROP"));
 }
 
 fn iptables(arguments: &str) -> String {
@@ -270,27 +293,30 @@ fn iptables(arguments: &str) -> String {
 }
 
 /// The outside is a third namespace behind a veth pair.
-fn to_the_outside() {
-    {
-        let world = World::new();
-        let network = bridge(&world, SUBNET, true);
-        network.setup().unwrap();
-        let outside = Outside::new();
-        let plan = connected(
-            &world,
-            &network,
-            "10.77.0.2",
-            &["sh", "-c", &format!("echo hello | nc -w 5 192.0.2.2 9000; echo done; {SERVER}")],
-        );
-        assert_eq!(outside.guest(), "192.0.2.1".parse::<IpAddr>().unwrap());
-        world.wait_for(&plan.replica, "done");
-        until("the server answers the host", || ask("10.77.0.2", 80).is_ok());
-        assert!(!outside.reaches("10.77.0.2"), "nobody outside reaches a replica, not even with a route");
-        end(&world, &network, &plan);
-        outside.close();
-        network.teardown().unwrap();
-        until("all links are gone", || links() == ["lo"]);
-    }
+fn to_the_outside(policy: &str) {
+    iptables(&format!("-P FORWARD {policy}"));
+    let world = World::new();
+    let network = bridge(&world, SUBNET, true);
+    network.setup().unwrap();
+    let outside = Outside::new();
+    let plan = connected(
+        &world,
+        &network,
+        "10.77.0.2",
+        &["sh", "-c", &format!("echo hello | nc -w 5 192.0.2.2 9000; echo done; {SERVER}")],
+    );
+    assert_eq!(outside.guest(), "192.0.2.1".parse::<IpAddr>().unwrap());
+    world.wait_for(&plan.replica, "done");
+    until("the server answers the host", || answers("10.77.0.2"));
+    assert!(!outside.reaches("10.77.0.2"), "nobody outside reaches a replica, not even with a route");
+    // And it was the rules that kept it from there, or the others'.
+    nft(&format!("delete table inet faas_jails_{}", world.realm));
+    assert_eq!(outside.reaches("10.77.0.2"), policy == "ACCEPT");
+    end(&world, &network, &plan);
+    outside.close();
+    network.teardown().unwrap();
+    until("all links are gone", || links() == ["lo"]);
+    assert_eq!(iptables("-S FORWARD"), format!("-P FORWARD {policy}\n"));
 }
 
 #[test]
@@ -300,7 +326,7 @@ fn a_network_of_the_sixth_version_works_as_well() {
         let network = bridge(&world, "fd77:1::/64", true);
         network.setup().unwrap();
         let plan = connected(&world, &network, "fd77:1::2", &["sh", "-c", SERVER]);
-        until("the server answers", || ask("fd77:1::2", 80).is_ok_and(|answer| answer == "hello\n"));
+        until("the server answers", || answers("fd77:1::2"));
         end(&world, &network, &plan);
         network.teardown().unwrap();
         assert_eq!(links(), ["lo"]);
@@ -317,7 +343,7 @@ struct Outside {
 impl Outside {
     fn new() -> Self {
         let (requests, inbox) = std::sync::mpsc::channel::<Option<String>>();
-        let (outbox, answers) = std::sync::mpsc::channel();
+        let (outbox, received) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             // SAFETY: affects this thread only.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
@@ -334,12 +360,12 @@ impl Outside {
                     stream.write_all(b"welcome\n").unwrap();
                     peer.ip().to_string()
                 } else {
-                    ask(&request, 80).is_ok().to_string()
+                    answers(&request).to_string()
                 };
                 outbox.send(answer).unwrap();
             }
         });
-        let namespace = answers.recv().unwrap();
+        let namespace = received.recv().unwrap();
         ip("link add out0 type veth peer name out1");
         let netns = std::fs::File::open(namespace).unwrap();
         let fd = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&netns));
@@ -347,8 +373,8 @@ impl Outside {
         ip("address add 192.0.2.1/24 dev out0");
         ip("link set out0 up");
         requests.send(None).unwrap();
-        assert_eq!(answers.recv().unwrap(), "ready");
-        Self { requests, answers, thread }
+        assert_eq!(received.recv().unwrap(), "ready");
+        Self { requests, answers: received, thread }
     }
 
     fn ask(&self, request: &str) -> String {

@@ -17,9 +17,9 @@ use faas_jails::storage::{Root, RootOptions, Storage};
 
 /// Names under which busybox is in the image.
 const APPLETS: &[&str] = &[
-    "cat", "chroot", "date", "dd", "dmesg", "echo", "env", "false", "hostname", "httpd", "id", "ip", "kill", "ln",
-    "ls", "mkdir", "mknod", "mount", "nc", "nsenter", "ping", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat",
-    "sysctl", "tail", "test", "touch", "true", "umount", "unshare", "wget", "wc",
+    "cat", "chroot", "date", "dd", "dmesg", "echo", "env", "false", "grep", "hostname", "httpd", "id", "ip", "kill",
+    "ln", "ls", "mkdir", "mknod", "mount", "nc", "nsenter", "ping", "ps", "pwd", "readlink", "rm", "sh", "sleep",
+    "stat", "sysctl", "tail", "test", "touch", "true", "umount", "unshare", "wget", "wc",
 ];
 
 /// Whether this is root; says so loudly if not.

@@ -206,3 +206,35 @@ fn requests_that_are_no_http_do_not_disturb_the_daemon() {
     assert_eq!(connection.status, 400);
     daemon.http.get("/healthz").expect(200);
 }
+
+/// Specs put together from good and bad pieces: each is taken or refused in words, none breaks the daemon.
+#[test]
+fn no_combination_of_fields_is_an_internal_error() {
+    needs_root!();
+    let daemon = Daemon::with().without_images().start();
+    let pieces: [(&str, &[Value]); 7] = [
+        ("service", &[json!("f"), json!(""), json!(7), json!(null), json!("a/../b"), json!("\u{202e}")]),
+        ("image", &[json!("127.0.0.1:1/x:1"), json!(""), json!([]), json!("@"), json!("a@sha256:"), json!(":1")]),
+        ("envVars", &[json!({}), json!({"a": 1}), json!([]), json!({"": ""}), json!({"A": null})]),
+        ("labels", &[json!({"a": "b"}), json!({"a": {}}), json!("x"), json!({"\u{0}": "\n"})]),
+        ("limits", &[json!({"memory": "1Mi"}), json!({"cpu": 1}), json!([]), json!({"memory": "1e400"})]),
+        ("secrets", &[json!([]), json!(["x"]), json!("x"), json!([null]), json!(["../../etc/passwd"])]),
+        ("namespace", &[json!(""), json!("openfaas-fn"), json!(".."), json!({})]),
+    ];
+    for round in 0_usize..120 {
+        let mut spec = serde_json::Map::new();
+        for (position, (key, values)) in pieces.iter().enumerate() {
+            // Another mixture each round, the same in every run.
+            let choice = round.wrapping_mul(2_654_435_761).wrapping_add(position * 40_503) >> 7;
+            if choice % (values.len() + 1) < values.len() {
+                spec.insert((*key).to_owned(), values[choice % (values.len() + 1)].clone());
+            }
+        }
+        let spec = Value::Object(spec);
+        for method in ["POST", "PUT"] {
+            let answer = daemon.http.json(method, "/system/functions", &spec);
+            assert!([400, 404].contains(&answer.status), "{method} {spec}: {} {}", answer.status, answer.text());
+        }
+    }
+    daemon.http.get("/healthz").expect(200);
+}

@@ -428,3 +428,40 @@ fn a_thousand_status_queries_on_fresh_connections_all_answer() {
         }
     });
 }
+
+#[test]
+fn errors_have_the_form_of_gos_http_error() {
+    needs_root!();
+    let daemon = Daemon::with().without_images().start();
+    let unknown = daemon.http.get("/nothing").expect(404);
+    assert_eq!(unknown.text(), "404 page not found\n");
+    for answer in [unknown, daemon.delete("nobody").expect(404), daemon.create(json!({})).expect(400)] {
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert!(answer.text().ends_with('\n') && answer.text().lines().count() == 1, "{:?}", answer.text());
+    }
+}
+
+#[test]
+fn a_label_scale_min_of_zero_means_one_and_no_number_is_400() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "zero", "labels": {"com.openfaas.scale.min": "0"}}));
+    assert_eq!(daemon.status("zero")["replicas"], 1);
+    for text in ["-1", "many", "1.5", ""] {
+        let answer = daemon.create(json!({"service": "f", "labels": {"com.openfaas.scale.min": text}}));
+        answer.expect_error(400, &["com.openfaas.scale.min"]);
+    }
+}
+
+#[test]
+fn an_update_to_another_image_runs_the_other_image() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.load(&images::probe_image().set("User", json!("root")).docker_save(images::PROBE_ROOT));
+    daemon.deploy(json!({"service": "f"}));
+    assert_eq!(daemon.identity("f")["uid"], 1000);
+    daemon.update(json!({"service": "f", "image": images::PROBE_ROOT})).expect(202);
+    assert_eq!(daemon.identity("f")["uid"], 0);
+    assert_eq!(daemon.status("f")["image"], images::PROBE_ROOT);
+}

@@ -308,6 +308,7 @@ fn a_client_that_goes_away_ends_the_call_in_the_function() {
     eventually("the stream's end is seen", || logs(&daemon, "f").contains("client went away after").then_some(()));
     let mut exchange = daemon.http.raw();
     exchange.write(b"GET /function/f/hang HTTP/1.1\r\nHost: x\r\n\r\n").expect("writing");
+    eventually("the call arrives", || logs(&daemon, "f").contains("hang: waiting").then_some(()));
     drop(exchange);
     eventually("the hanging call's end is seen", || {
         logs(&daemon, "f").contains("hang: client went away").then_some(())

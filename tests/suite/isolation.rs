@@ -203,8 +203,41 @@ fn the_hostname_is_the_functions_name() {
     assert_eq!(daemon.call("f/hostname").expect(200).text(), "f");
 }
 
+/// A name server of the test's own, on the host's address among the replicas.
 #[test]
 fn names_are_asked_of_the_name_servers_in_the_settings() {
+    needs_root!();
+    let daemon = Daemon::with().network("dns = [\"{host}\"]").start();
+    daemon.deploy(json!({"service": "f"}));
+    let socket = std::net::UdpSocket::bind((daemon.host(), 53)).expect("binding the name server's port");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("setting a timeout");
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| answer_names(&socket));
+        let found = daemon.call("f/dns?name=somewhere.example").expect(200).value();
+        assert_eq!(found, json!(["192.0.2.7"]));
+        drop(server);
+    });
+}
+
+/// Answers A questions with 192.0.2.7 and others with nothing (RFC 1035), until a second has passed without one.
+fn answer_names(socket: &std::net::UdpSocket) {
+    let mut question = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut question) {
+        let asked = &question[..length];
+        let name_end = 12 + asked[12..].iter().position(|b| *b == 0).expect("a name's end") + 1;
+        let is_a = asked[name_end..name_end + 2] == [0, 1];
+        let mut answer = asked[..name_end + 4].to_vec();
+        answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, is_a.into(), 0, 0, 0, 0]);
+        if is_a {
+            answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+        }
+        socket.send_to(&answer, from).expect("answering");
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).expect("setting a timeout");
+    }
+}
+
+#[test]
+fn hosts_and_resolver_are_the_functions_own() {
     needs_root!();
     let daemon = with_function(json!({}));
     let hosts = daemon.call("f/files?path=/etc/hosts").expect(200).text();

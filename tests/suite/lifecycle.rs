@@ -470,3 +470,40 @@ fn concurrent_changes_of_one_function_leave_one_consistent_function_or_none() {
     };
     eventually(&format!("{wanted} replicas"), || (daemon.traces().replica_names().len() == wanted).then_some(()));
 }
+
+#[test]
+fn killed_while_an_image_is_being_loaded_the_next_daemon_loads_it() {
+    needs_root!();
+    let mut daemon = Daemon::with().without_images().start();
+    let archive = crate::support::images::probe_archive(crate::support::images::PROBE);
+    for delay in [0, 10, 30, 60, 100] {
+        let (http, body) = (daemon.http.clone(), archive.clone());
+        let load = std::thread::spawn(move || http.request("POST", "/system/images/load").body(body).try_send());
+        std::thread::sleep(Duration::from_millis(delay));
+        daemon.kill9();
+        let _ = load.join().expect("the load");
+        daemon.start_again();
+    }
+    daemon.load(&archive);
+    daemon.deploy(json!({"service": "f"}));
+    daemon.call("f").expect(200);
+    let staging = std::fs::read_dir(daemon.root.join("staging")).map_or(0, Iterator::count);
+    assert_eq!(staging, 0, "half unpacked layers are left");
+}
+
+/// A call that never ends holds up neither the update nor, in the end, the old replica's removal.
+#[test]
+fn an_update_does_not_wait_for_a_call_that_hangs() {
+    needs_root!();
+    let daemon = Daemon::with().set("read_timeout = \"3s\"").start();
+    daemon.deploy(json!({"service": "f", "envVars": {"v": "1"}}));
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| daemon.call("f/hang"));
+        std::thread::sleep(Duration::from_millis(300));
+        daemon.update(json!({"service": "f", "envVars": {"v": "2"}})).expect(202);
+        assert!(!call.is_finished(), "the update waited for the call");
+        assert_eq!(daemon.call("f/env").expect(200).value()["v"], "2");
+        call.join().expect("the call").expect(504);
+    });
+    eventually("the old replica is gone", || (daemon.traces().replica_names().len() == 1).then_some(()));
+}

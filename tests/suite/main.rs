@@ -27,3 +27,4 @@ mod metrics;
 mod on_zfs;
 mod shipped;
 mod stock_images;
+mod streams;

@@ -18,6 +18,7 @@ pub struct Options {
     top: String,
     tables: String,
     images: String,
+    network: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
@@ -36,6 +37,13 @@ impl Options {
     pub fn images(mut self, line: &str) -> Self {
         self.images += line;
         self.images += "\n";
+        self
+    }
+
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    pub fn network(mut self, line: &str) -> Self {
+        self.network += line;
+        self.network += "\n";
         self
     }
 
@@ -114,10 +122,21 @@ impl Options {
         let ground = platform::Ground::make(&lease.realm());
         let (above, mode) = ground.settings();
         let text = format!(
-            "root = \"{}\"\nrealm = \"{}\"\n{above}{top}\n[network]\n{mode}\nsubnet = \"{}\"\nnat = false\n\n[images]\n{images}\n{}{}",
+            "root = \"{}\"
+realm = \"{}\"
+{above}{top}
+[network]
+{mode}
+subnet = \"{}\"
+nat = false
+{}
+[images]
+{images}
+{}{}",
             root.display(),
             lease.realm(),
             lease.subnet(),
+            self.network.replace("{host}", &lease.host()),
             ground.tables(),
             self.tables,
         );
@@ -257,6 +276,11 @@ impl Daemon {
         self.lease.subnet()
     }
 
+    /// The host's address among the replicas.
+    pub fn host(&self) -> String {
+        self.lease.host()
+    }
+
     /// A directory that goes with it, for the test's own files.
     pub fn scratch(&self) -> &Path {
         self.dir.path()
@@ -310,6 +334,13 @@ impl Daemon {
     /// What of it the machine shows now.
     pub fn traces(&self) -> Traces {
         Traces::of(&self.realm(), &self.root)
+    }
+
+    /// Bytes of memory that the daemon occupies.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// How many files the daemon has open.
@@ -377,6 +408,11 @@ impl Lease {
             rest /= DIGITS.len();
         }
         format!("t{}", String::from_utf8_lossy(&digits))
+    }
+
+    /// The subnet's first address is the host's own.
+    fn host(&self) -> String {
+        self.subnet().replace(".0/24", ".1")
     }
 
     fn subnet(&self) -> String {

@@ -1,6 +1,7 @@
 //! A storage on a new pool, in every style that this system has, and images to put into it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use faas_jails::function::{FunctionKey, ReplicaName};
 use faas_jails::image::{Digest, Layer};
@@ -31,6 +32,7 @@ pub struct Fixture {
     pub storage: ZfsStorage,
     pub style: Style,
     datasets: Vec<String>,
+    snapshots: Mutex<()>,
 }
 
 /// Runs a test once for each style, each on its own pool, and checks that it leaves nothing.
@@ -51,7 +53,7 @@ impl Fixture {
             assert!(storage.engine().starts_with("libzfs_core"), "libzfs_core does not load");
         }
         let datasets = pool.datasets();
-        Some(Self { pool, storage, style, datasets })
+        Some(Self { pool, storage, style, datasets, snapshots: Mutex::default() })
     }
 
     /// Another daemon's storage on the same pool; or the same one's after a restart.
@@ -76,6 +78,8 @@ impl Fixture {
         match root {
             Root::Directory(directory) => look(directory),
             Root::Zfs(name) => {
+                // A snapshot is mounted once; sandboxes share that mount.
+                let _turn = name.contains('@').then(|| self.snapshots.lock().unwrap_or_else(PoisonError::into_inner));
                 let directory = self.pool.dir().join(format!("root{:x}", rand::random::<u32>()));
                 std::fs::create_dir(&directory).unwrap();
                 zpool::run("mount", &["-t", "zfs", name, directory.to_str().unwrap()]);

@@ -117,8 +117,10 @@ fn a_layer_that_an_adopted_replica_runs_in_stays() {
         };
         fixture.enter(&root, check);
         if let (Root::Directory(dir), true) = (&root, cfg!(target_os = "linux")) {
-            // Mounted only where this process does not see it.
-            let script = "mount --make-rprivate / && mount --bind \"$0\" /mnt && echo ready && exec cat";
+            // Mounted only where this process does not see it. What others have mounted is let go, theirs to unmount.
+            let script = "mount --make-rprivate / && mount --bind \"$0\" /mnt && \
+                          awk '$3 == \"fuse.zfs\" && $2 != \"/mnt\" { print $2 }' /proc/mounts | \
+                          xargs -r -n 1 umount -l && echo ready && exec cat";
             let mut sandbox = Command::new("unshare")
                 .args(["-m", "sh", "-c", script])
                 .arg(dir)
@@ -222,6 +224,37 @@ fn roots_are_made_and_destroyed_at_once() {
                     }
                 });
             }
+        });
+        fixture.storage.remove_layer(&layers[0]).unwrap();
+    });
+}
+
+#[test]
+fn a_layer_is_never_removed_under_a_reader() {
+    each(128, |fixture| {
+        let layers = chain(&["base"]);
+        fixture.load(&layers[0], "base", 1);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        let name = replica("f");
+                        match fixture.storage.clone_root(&layers, &name, &READ_ONLY) {
+                            Ok(root) => fixture.enter(&root, |dir| assert!(dir.join("base").exists())),
+                            Err(fault) => assert_eq!(fault.kind(), Kind::NotFound, "{fault}"),
+                        }
+                        fixture.storage.destroy_root(&name).unwrap();
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    match fixture.storage.remove_layer(&layers[0]) {
+                        Ok(()) => fixture.load(&layers[0], "base", 1),
+                        Err(fault) => assert_eq!(fault.kind(), Kind::Busy, "{fault}"),
+                    }
+                }
+            });
         });
         fixture.storage.remove_layer(&layers[0]).unwrap();
     });

@@ -11,8 +11,9 @@ use crate::image::unpack::UnpackLimits;
 use crate::image::unpack::entries::{Entries, EntryKind, Skip};
 use crate::image::unpack::stream::read_capped;
 
-/// Most members of a docker-save tar or OCI archive.
-const MEMBERS_MAX: u64 = 100_000;
+/// Most members of a docker-save tar or OCI archive, and the longest of their names: they are kept in memory.
+const MEMBERS_MAX: u64 = 20_000;
+const NAME_MAX: usize = 1024;
 /// Most links that lead from one member to the next.
 const LINKS_MAX: usize = 8;
 
@@ -63,7 +64,7 @@ impl Members {
     pub fn tar(file: File, limits: &UnpackLimits) -> Result<Self> {
         // A layer inside may be as large as the file, which is here already.
         let end = file.metadata().context(|| "cannot read its size")?.len();
-        let limits = UnpackLimits { entries: MEMBERS_MAX, bytes: end, ..limits.clone() };
+        let limits = UnpackLimits { entries: MEMBERS_MAX, path: NAME_MAX, bytes: end, ..limits.clone() };
         let mut entries = Entries::new(BufReader::new(Slice { file: &file, at: 0, end }), &limits);
         let mut members = HashMap::new();
         while let Some(entry) = entries.next_entry()? {

@@ -81,6 +81,18 @@ impl Credentials {
     }
 }
 
+/// Several configs as one; where two have a login for the same place, the last one's counts.
+impl FromIterator<Credentials> for Credentials {
+    fn from_iter<I: IntoIterator<Item = Credentials>>(all: I) -> Self {
+        all.into_iter().fold(Self::default(), |mut sum, one| {
+            sum.logins.extend(one.logins);
+            sum.helpers.extend(one.helpers);
+            sum.helper_for_all |= one.helper_for_all;
+            sum
+        })
+    }
+}
+
 /// Registry and path prefix of a key in `auths`: a host, a URL, Docker Hub's old address.
 fn place(key: &str) -> (String, String) {
     let key = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');

@@ -1,5 +1,6 @@
 //! HTTP as registries need it: redirects that never carry a login to another host, and retries.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::Registries;
@@ -127,7 +128,7 @@ impl Http {
                 }
             }
             let request = request.body(()).map_err(|error| Fault::invalid("no request can be made").because(error))?;
-            let response = self.agent.run(request).map_err(|error| transport(&at, error))?;
+            let response = self.run(request).map_err(|error| transport(&at, error))?;
             if !is_redirect(response.status()) {
                 return Ok((response, origin == home));
             }
@@ -140,8 +141,22 @@ impl Http {
     pub fn post_form(&self, url: &Uri, form: String) -> Result<Response<Body>> {
         let request = Request::post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
         let request = request.map_err(|error| Fault::invalid("no request can be made").because(error))?;
-        self.agent.run(request).map_err(|error| transport(url, error))
+        self.run(request).map_err(|error| transport(url, error))
     }
+
+    /// Through the proxy that the environment names, if any, unless it is for this host itself.
+    fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Body>, ureq::Error> {
+        match request.uri().host().is_some_and(is_loopback) {
+            true => self.agent.run(self.agent.configure_request(request).proxy(None).build()),
+            false => self.agent.run(request),
+        }
+    }
+}
+
+/// Does this name or address mean this host?
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Could the same request succeed later?

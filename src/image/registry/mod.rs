@@ -10,7 +10,6 @@
 //! The one exception is the protocol's own: the token server that the registry names gets it, encrypted
 //! unless the registry itself is not.
 
-use std::net::IpAddr;
 use std::sync::Mutex;
 
 use base64::Engine as _;
@@ -36,7 +35,7 @@ pub use credentials::{Credentials, Login};
 pub use http_client::Http;
 
 use challenge::Challenge;
-use http_client::{Origin, encode, is_passing, retry_after};
+use http_client::{Origin, encode, is_loopback, is_passing, retry_after};
 
 /// Largest answer of a token server.
 const TOKEN_MAX: u64 = 1 << 20;
@@ -67,9 +66,7 @@ fn is_plain(registries: &Registries, host: &str) -> bool {
         Some((v6, _)) => v6,
         None => host.split(':').next().unwrap_or(host),
     };
-    registries.insecure.contains(host)
-        || name == "localhost"
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    registries.insecure.contains(host) || is_loopback(name)
 }
 
 impl Session {

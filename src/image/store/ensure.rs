@@ -36,7 +36,9 @@ impl Store {
         credentials: &Credentials,
         progress: &dyn Progress,
     ) -> Result<Image> {
-        let local = self.get(reference)?;
+        // One that is here for another platform does not count; one that does not say for which does.
+        let suits = |image: &Image| image.platform.parse().map_or(true, |p| self.settings.target.accepts(&p));
+        let local = self.get(reference)?.filter(suits);
         let Some(image) = local else { return self.pull(reference, credentials, progress) };
         let settled = image.origin == Origin::Loaded || reference.digest().is_some();
         if settled || policy == PullPolicy::IfNotPresent {
@@ -85,7 +87,8 @@ impl Store {
         let _lock = self.files.lock_shared()?;
         let registries = &self.settings.registries;
         let configured = configured_credentials(registries)?;
-        if configured.needs_helper(reference) {
+        let all: Credentials = [configured.clone(), credentials.clone()].into_iter().collect();
+        if all.needs_helper(reference) {
             progress.warn(&format!(
                 "the Docker config names a credential helper for {}; helpers are not run, so put a login under auths",
                 reference.registry()

@@ -29,7 +29,7 @@ const DIRECTORIES: [&str; 5] = ["refs", "facts", "layers", "tmp", "locks"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The directory of the store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Files {
     root: PathBuf,
 }

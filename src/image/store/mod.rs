@@ -12,14 +12,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::storage::Storage;
 
 use super::archive::{self, Archived};
 use super::config::{ImageConfig, signal_number};
 use super::install::{Installer, LayerSource, Wanted};
 use super::unpack::{Facts, Seen};
-use super::{Digest, Image, Origin, Progress, Reference, RunConfig, Settings, Source};
+use super::{Digest, Image, Origin, Progress, Reference, RunConfig, Settings, Source, Target};
 
 mod ensure;
 mod files;
@@ -52,11 +52,26 @@ impl Store {
         Ok(Self { files: Files::open(root.join("images"))?, storage, settings })
     }
 
-    /// Clears away what an interrupted run left. For the daemon's start: storage must not be staging meanwhile.
+    /// The same store for other platforms than this host's usual ones.
+    pub fn aiming_at(&self, target: Target) -> Self {
+        let settings = Settings { target, ..self.settings.clone() };
+        Self { files: self.files.clone(), storage: Arc::clone(&self.storage), settings }
+    }
+
+    /// Clears away what an interrupted run left: half-written records, half-unpacked layers. For the daemon's
+    /// start, before it makes anything. While another process loads an image, nothing is cleared.
     pub fn recover(&self) -> Result<()> {
-        let _lock = self.files.lock_exclusive()?;
-        self.files.clean()?;
-        self.storage.recover()
+        match self.files.lock_exclusive() {
+            Ok(_lock) => {
+                self.files.clean()?;
+                self.storage.recover()
+            }
+            Err(fault) if fault.kind() == Kind::Busy => {
+                tracing::warn!("what an interrupted run may have left is cleared at the next start: {fault}");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The image under this name, if it is here and whole. A digest also finds an image that is kept by tag.
@@ -132,7 +147,12 @@ impl Store {
     /// Installs the layers, then records the image.
     fn install(&self, incoming: Incoming<'_>, source: &dyn LayerSource, progress: &dyn Progress) -> Result<Image> {
         let name = incoming.reference.clone();
-        self.install_inner(incoming, source, progress).map_err(|fault| fault.within(format!("image {name}")))
+        self.install_inner(incoming, source, progress).map_err(|fault| match fault.kind() {
+            Kind::Exhausted => fault.within(format!(
+                "image {name} does not fit; faas-jails image prune removes images that no function uses"
+            )),
+            _ => fault.within(format!("image {name}")),
+        })
     }
 
     fn install_inner(

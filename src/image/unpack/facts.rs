@@ -10,8 +10,8 @@ use crate::fault::Result;
 use super::entries::{Entry, EntryKind};
 use super::whiteout::Whiteout;
 
-/// Largest /etc/passwd or /etc/group that is read.
-const ACCOUNTS_MAX: u64 = 1 << 20;
+/// Largest /etc/passwd or /etc/group that is read; every layer of an image may bring both.
+const ACCOUNTS_MAX: u64 = 128 << 10;
 
 /// What a layer does to one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,8 +45,15 @@ use std::io;
 use std::os::fd::RawFd;
 
 /// Gives the bytes `[offset, offset + length)` of a file back to the file system; the file keeps its length
-/// (fspacectl(2), FreeBSD 14).
+/// (fspacectl(2), FreeBSD 14). ZFS can; where the file system would only write zeros, as UFS does, this fails
+/// with EOPNOTSUPP.
 pub fn punch_hole(fd: RawFd, offset: u64, length: u64) -> io::Result<()> {
+    // sys/unistd.h
+    const PC_DEALLOC_PRESENT: libc::c_int = 65;
+    // SAFETY: plain integers.
+    if unsafe { libc::fpathconf(fd, PC_DEALLOC_PRESENT) } != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
     // sys/fcntl.h
     const SPACECTL_DEALLOC: libc::c_int = 1;
     #[repr(C)]

@@ -217,7 +217,8 @@ pub fn unmount_all(top: &Path) -> Result<()> {
     result
 }
 
-fn unmount(mounted: &Mounted) -> Result<()> {
+/// Unmounts it, by force if it stays busy. Already gone is success.
+pub fn unmount(mounted: &Mounted) -> Result<()> {
     let (tries, pause) = PATIENCE;
     for _ in 0..tries {
         match by_id(mounted, 0) {
@@ -226,14 +227,6 @@ fn unmount(mounted: &Mounted) -> Result<()> {
         }
     }
     by_id(mounted, libc::MNT_FORCE).context(|| cannot_unmount(mounted))
-}
-
-/// Unmounts it unless somebody uses it; says whether it is gone.
-pub fn unmount_idle(mounted: &Mounted) -> Result<bool> {
-    match by_id(mounted, 0) {
-        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(false),
-        other => other.map(|()| true).context(|| cannot_unmount(mounted)),
-    }
 }
 
 /// unmount(2) by the kernel's name, `FSID:val0:val1` in decimal. Already gone is success.

@@ -302,8 +302,11 @@ fn new_namespace() -> Result<(OwnedFd, Socket)> {
         // SAFETY: affects this thread only, which runs nothing but this closure.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
         let namespace = fs::File::open("/proc/thread-self/ns/net")?;
-        // As container engines do: a program may listen on port 80 without being root.
-        fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+        // As container engines do: a program may listen on port 80 without being root. A daemon that is itself in a
+        // container cannot write here; then it may not.
+        if let Err(error) = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") {
+            tracing::debug!(%error, "ports below 1024 are for root only");
+        }
         Ok((namespace.into(), Socket::open()?))
     };
     let thread = std::thread::Builder::new().name("netns".into()).spawn(make);

@@ -53,10 +53,14 @@ pub enum Choice {
 pub(super) fn choose(choice: Choice) -> Box<dyn Engine> {
     match (choice, Core::open()) {
         (Choice::Best, Ok(core)) => Box::new(core),
-        (Choice::Best, Err(reason)) => {
-            tracing::debug!(reason, "libzfs_core is not usable, zfs(8) is used instead");
-            Box::new(Command)
-        }
-        (Choice::Command, _) => Box::new(Command),
+        _ => Box::new(Command),
+    }
+}
+
+/// What would change datasets on this host, and why not the faster one, for people.
+pub fn describe() -> String {
+    match Core::open() {
+        Ok(core) => core.describe().to_owned(),
+        Err(reason) => format!("{} ({reason})", Command.describe()),
     }
 }

@@ -43,7 +43,7 @@ mod setup;
 pub mod stream;
 mod survey;
 
-pub use engine::Choice;
+pub use engine::{Choice, describe};
 pub use mounting::{Mounter, Mounting};
 pub use names::Parent;
 

@@ -43,13 +43,15 @@ pub(super) type Outcome<T = ()> = Result<T, Refusal>;
 
 /// What zfs(8) writes to standard error and what it means, from OpenZFS's libzfs_util.c
 /// (`libzfs_error_description`) and zfs-fuse 0.7. The first that matches counts.
-const PHRASES: [(&str, Why); 25] = [
+const PHRASES: [(&str, Why); 26] = [
     ("zfs-fuse daemon is running", Why::NoZfs),
     ("ZFS modules are not loaded", Why::NoZfs),
     ("ZFS modules cannot be auto-loaded", Why::NoZfs),
     ("/dev/zfs and /proc/self/mounts are required", Why::NoZfs),
     ("failed to initialize ZFS library", Why::NoZfs),
     ("failed to initialize the libzfs library", Why::NoZfs),
+    // zfs-fuse hangs up on a command now and then.
+    ("zfsfuse_ioctl_read_loop(): file descriptor closed", Why::Busy),
     ("permission denied", Why::NotAllowed),
     ("Permission denied", Why::NotAllowed),
     ("out of space", Why::NoSpace),
@@ -158,6 +160,7 @@ mod tests {
                 Why::Busy,
             ),
             ("cannot destroy 'p/x/b': dataset is busy\n", Why::Busy),
+            ("zfsfuse_ioctl_read_loop(): file descriptor closed\ncannot open 'p/b': I/O error\n", Why::Busy),
             ("cannot unmount '/m/b': pool or dataset is busy\n", Why::Busy),
             ("cannot mount 'p/a': filesystem already mounted\n", Why::Mounted),
             ("cannot unmount 'p/a': not currently mounted\n", Why::NotMounted),

@@ -105,6 +105,13 @@ func big(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// sink reads the body and tells its length; with ms it waits before it begins.
+func sink(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(time.Duration(arg(r, "ms", 0)) * time.Millisecond)
+	n, err := io.Copy(io.Discard, r.Body)
+	asJSON(w, map[string]any{"bytes": n, "error": fmt.Sprint(err)})
+}
+
 func redirect(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/elsewhere?a=1", arg(r, "code", http.StatusFound))
 }
@@ -146,6 +153,7 @@ func garbage(w http.ResponseWriter, _ *http.Request) {
 
 // hang never answers, until the client goes away.
 func hang(_ http.ResponseWriter, r *http.Request) {
+	fmt.Println("hang: waiting")
 	<-r.Context().Done()
 	fmt.Println("hang: client went away")
 }

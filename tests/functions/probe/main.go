@@ -40,7 +40,9 @@ func main() {
 	}
 	fmt.Println("probe is listening")
 	started = time.Now()
-	log.Fatal((&http.Server{Handler: routes()}).Serve(listener))
+	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.
+	idle := time.Duration(atoi(os.Getenv("IDLE_TIMEOUT_MS"), 0)) * time.Millisecond
+	log.Fatal((&http.Server{Handler: routes(), IdleTimeout: idle}).Serve(listener))
 }
 
 // started is when the listener was there.
@@ -92,6 +94,7 @@ func routes() http.Handler {
 		"/partial":  partial,
 		"/notype":   noType,
 		"/trailers": trailers,
+		"/sink":     sink,
 		// about load and life
 		"/sleep":   sleep,
 		"/exit":    exit,

@@ -51,7 +51,9 @@ impl Lent {
         let mounts = mount::all()?;
         for shared in mounts.iter().filter(|mounted| mounted.on.starts_with(&self.place)) {
             let used = |other: &Mounted| other.fstype == "nullfs" && Path::new(&other.from) == shared.on;
-            if !mounts.iter().any(used) && mount::unmount_idle(shared)? {
+            if !mounts.iter().any(used) {
+                // Busy for a moment longer when its last program has only just died.
+                mount::unmount(shared)?;
                 std::fs::remove_dir(&shared.on).context(|| format!("cannot remove {}", shared.on.display()))?;
             }
         }

@@ -234,7 +234,14 @@ fn devices(steps: &mut Vec<Step<'_>>) {
         libc::MS_NOSUID | libc::MS_NOEXEC,
         Some(&path(pts)),
     ));
-    steps.push(mount(Some(c"mqueue"), "/dev/mqueue", Some(c"mqueue"), DATA, None));
+    steps.push(Step::Mount(Mount {
+        source: Some(c"mqueue".into()),
+        target: path("/dev/mqueue"),
+        kind: Some(c"mqueue".into()),
+        flags: DATA,
+        data: None,
+        optional: true,
+    }));
 }
 
 /// /proc without what tells of, or reaches, the host: the list of runc and containerd, and four files more that leave

@@ -35,7 +35,7 @@ pub(super) struct Mount {
     pub kind: Option<CString>,
     pub flags: libc::c_ulong,
     pub data: Option<CString>,
-    /// The target need not be there: kernels differ in what /proc has.
+    /// Neither the target nor the file system need be there: kernels differ in what /proc has, and in message queues.
     pub optional: bool,
 }
 
@@ -155,7 +155,7 @@ impl Mount {
         let result = check(unsafe {
             libc::mount(text(&self.source), self.target.as_ptr(), text(&self.kind), self.flags, text(&self.data).cast())
         });
-        if self.optional { allow(result, libc::ENOENT) } else { result }
+        if self.optional { allow(allow(result, libc::ENOENT), libc::ENODEV) } else { result }
     }
 }
 

@@ -143,6 +143,41 @@ fn replicas_with_their_own_stack_get_out_and_nobody_gets_in() {
     leads_out(Mode::Vnet, 9002);
 }
 
+/// Whether a datagram of root's in a VNET jail arrives that claims to come from elsewhere.
+fn foreign_address_arrives(host: &Host, egress: Option<String>) -> bool {
+    let settings = Settings { realm: host.realm.clone(), network: "10.214.2.0/24".parse().unwrap(), egress };
+    let network = connect(Mode::Vnet, settings);
+    network.setup().unwrap();
+    let heard = std::net::UdpSocket::bind("10.214.2.1:0").unwrap();
+    heard.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
+    let port = heard.local_addr().unwrap().port();
+    let mut plan = host.plan("");
+    let link = format!("{}j", plan.replica.interface());
+    plan.argv[2] = format!(
+        "echo own | nc -uw1 10.214.2.1 {port}; ifconfig {link} inet 198.51.100.7/32 alias && echo aliased; \
+         echo foreign | nc -uw1 -s 198.51.100.7 10.214.2.1 {port}; echo sent"
+    );
+    plan.user = faas_jails::sandbox::User::default();
+    plan.network = network.attach(&plan.replica, "10.214.2.2".parse().unwrap()).unwrap();
+    let (output, _) = host.run(&plan);
+    assert!(output.contains("aliased") && output.contains("sent"), "{output}");
+    let mut bytes = [0; 64];
+    let (length, from) = heard.recv_from(&mut bytes).unwrap();
+    assert_eq!((&bytes[..length], from.ip()), (&b"own\n"[..], "10.214.2.2".parse().unwrap()));
+    let second = heard.recv_from(&mut bytes);
+    network.detach(&plan.replica).unwrap();
+    network.teardown().unwrap();
+    second.is_ok_and(|(_, from)| from.ip() == "198.51.100.7".parse::<std::net::IpAddr>().unwrap())
+}
+
+#[test]
+fn root_in_a_stack_of_its_own_cannot_speak_under_a_foreign_address() {
+    let Some(host) = allowed() else { return };
+    main_rules(&host, true);
+    assert!(foreign_address_arrives(&host, None), "without the rule it does");
+    assert!(!foreign_address_arrives(&host, Some("lo0".to_owned())));
+}
+
 #[test]
 fn rules_that_nobody_calls_are_refused_with_the_lines_to_add() {
     let Some(host) = allowed() else { return };

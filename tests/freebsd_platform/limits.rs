@@ -2,23 +2,14 @@
 
 use faas_jails::fault::Kind;
 use faas_jails::platform::freebsd::rctl;
+use faas_jails::platform::freebsd::sandbox::Uncounted;
 use faas_jails::sandbox::{Exit, Limits, Sandbox};
 
 use crate::support::{Host, until};
 
-/// Says aloud when the kernel does not count.
-fn counted() -> Option<Host> {
-    let host = Host::new()?;
-    if !rctl::enabled() {
-        eprintln!("SKIPPED: needs kern.racct.enable=1");
-        return None;
-    }
-    Some(host)
-}
-
 #[test]
 fn too_much_memory_ends_the_replica_and_the_reason_is_told() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("exec dd if=/dev/zero of=/dev/null bs=200m");
     plan.limits.memory = Some(64 << 20);
     assert_eq!(host.run(&plan).1, Exit::OutOfMemory);
@@ -26,7 +17,7 @@ fn too_much_memory_ends_the_replica_and_the_reason_is_told() {
 
 #[test]
 fn memory_below_the_limit_is_given() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("exec dd if=/dev/zero of=/dev/null bs=40m count=20");
     plan.limits.memory = Some(64 << 20);
     assert_eq!(host.run(&plan).1, Exit::Code(0));
@@ -46,7 +37,7 @@ fn replica_that_reserves() {
 
 #[test]
 fn memory_that_is_reserved_and_not_touched_counts_for_nothing() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let tree = host.tree();
     crate::support::add_program(&tree, &std::env::current_exe().unwrap(), "test");
     let mut plan = host.plan_on(faas_jails::storage::Root::Directory(tree), "");
@@ -60,7 +51,7 @@ fn memory_that_is_reserved_and_not_touched_counts_for_nothing() {
 
 #[test]
 fn more_processes_than_allowed_are_refused() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("i=0; while [ $i -lt 20 ]; do sleep 300 & i=$((i+1)); done; echo all");
     plan.limits.pids = Some(8);
     let (output, _) = host.run(&plan);
@@ -69,7 +60,7 @@ fn more_processes_than_allowed_are_refused() {
 
 #[test]
 fn more_open_files_than_allowed_are_refused_to_root_too() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan(
         "ulimit -n 1000 2>&1; i=3; while [ $i -lt 9 ]; do eval \"exec $i</dev/null\" || exit 1; i=$((i+1)); done; \
          (exec nc -l 127.0.0.1 1 2>&1); echo done",
@@ -82,7 +73,7 @@ fn more_open_files_than_allowed_are_refused_to_root_too() {
 
 #[test]
 fn usage_is_counted_and_the_rules_are_gone_afterwards() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("sleep 300 & sleep 300 & echo ready; while :; do :; done");
     plan.limits = Limits { memory: Some(256 << 20), cpu_millis: Some(900), pids: Some(50), open_files: Some(500) };
     host.sandbox().start(&plan).unwrap();
@@ -100,7 +91,7 @@ fn usage_is_counted_and_the_rules_are_gone_afterwards() {
 
 #[test]
 fn a_processor_limit_throttles() {
-    let Some(host) = counted() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("while :; do :; done");
     plan.limits.cpu_millis = Some(200);
     host.sandbox().start(&plan).unwrap();
@@ -110,4 +101,24 @@ fn a_processor_limit_throttles() {
     host.remove(&plan.replica).unwrap();
     // A fifth was asked for; without the rule it would be all of it.
     assert!(used < passed / 2, "{used:?} of {passed:?}");
+}
+
+#[test]
+fn limits_that_this_kernel_cannot_hold_are_refused_or_left_out_aloud() {
+    let Some(mut host) = Host::new() else { return };
+    if rctl::enabled() {
+        eprintln!("SKIPPED: needs a kernel with kern.racct.enable=0");
+        return;
+    }
+    let mut plan = host.plan("echo ready; sleep 300");
+    plan.limits.pids = Some(10);
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert_eq!(fault.kind(), Kind::Unsupported);
+    assert!(fault.to_string().contains("kern.racct.enable=1 into /boot/loader.conf"), "{fault}");
+    host.sandbox = Some(host.open(Uncounted::Warn));
+    host.sandbox().start(&plan).unwrap();
+    host.wait_for(&plan.replica, "ready");
+    let used = || host.sandbox().usage(&plan.replica).unwrap();
+    assert!(until(|| used().pids == 1 && used().memory > 0), "{:?}", used());
+    host.remove(&plan.replica).unwrap();
 }

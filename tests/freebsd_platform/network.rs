@@ -14,9 +14,13 @@ use faas_jails::storage::Root;
 use crate::support::{Host, until};
 
 fn settings(host: &Host) -> Settings {
-    // A network of the realm's own, so that two runs on one host do not meet.
+    settings_on(host, |number| format!("10.213.{number}.0/24"))
+}
+
+/// A network of the realm's own, so that two runs on one host do not meet.
+fn settings_on(host: &Host, network: impl Fn(u8) -> String) -> Settings {
     let number: u8 = host.realm.as_str()[1..].parse::<u16>().unwrap().to_be_bytes()[1];
-    Settings { realm: host.realm.clone(), network: format!("10.213.{number}.0/24").parse().unwrap(), egress: None }
+    Settings { realm: host.realm.clone(), network: network(number).parse().unwrap(), egress: None }
 }
 
 fn address(settings: &Settings, last: u8) -> IpAddr {
@@ -28,7 +32,7 @@ fn address(settings: &Settings, last: u8) -> IpAddr {
 
 /// A plan that serves one line on port 8080, again and again.
 fn server(host: &Host, network: &dyn Network, at: IpAddr, word: &str) -> Plan {
-    let script = format!("echo up; while :; do echo {word} | nc -N -l 8080; done");
+    let script = format!("echo up; while :; do echo {word} | nc -N -l {at} 8080; done");
     let mut plan = host.plan(&script);
     plan.network = network.attach(&plan.replica, at).unwrap();
     plan
@@ -51,9 +55,9 @@ fn start(host: &Host, plan: &Plan) {
 }
 
 /// What holds in both modes that give addresses.
-fn serves(mode: Mode) {
+fn serves(mode: Mode, network: impl Fn(u8) -> String) {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
+    let settings = settings_on(&host, network);
     let network = connect(mode, settings.clone());
     network.setup().unwrap_or_else(|fault| panic!("{fault}"));
     network.setup().unwrap_or_else(|fault| panic!("again: {fault}"));
@@ -87,12 +91,22 @@ fn serves(mode: Mode) {
 
 #[test]
 fn replicas_on_aliases_serve_and_leave_nothing() {
-    serves(Mode::Alias);
+    serves(Mode::Alias, |number| format!("10.213.{number}.0/24"));
+}
+
+#[test]
+fn replicas_on_ipv6_aliases_serve_and_leave_nothing() {
+    serves(Mode::Alias, |number| format!("fd00:213:{number}::/64"));
+}
+
+#[test]
+fn replicas_with_their_own_ipv6_stack_serve_and_leave_nothing() {
+    serves(Mode::Vnet, |number| format!("fd00:214:{number}::/64"));
 }
 
 #[test]
 fn replicas_with_their_own_stack_serve_and_leave_nothing() {
-    serves(Mode::Vnet);
+    serves(Mode::Vnet, |number| format!("10.213.{number}.0/24"));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_jail_whose_first_process_ended_is_listed_and_removed() {
 
 #[test]
 fn what_a_crash_left_without_a_jail_is_listed_and_removed() {
-    let Some(host) = Host::new() else { return };
+    let Some(host) = Host::counted() else { return };
     let plan = host.plan("sleep 300");
     host.sandbox().start(&plan).unwrap();
     let name = plan.replica.to_string();
@@ -47,7 +47,7 @@ fn what_a_crash_left_without_a_jail_is_listed_and_removed() {
 
 #[test]
 fn rules_alone_are_found() {
-    let Some(host) = Host::new() else { return };
+    let Some(host) = Host::counted() else { return };
     let replica = host.replica();
     rctl::limit(&replica.to_string(), &Limits { pids: Some(10), ..Limits::default() }).unwrap();
     assert_eq!(host.sandbox().list().unwrap().len(), 1);
@@ -74,7 +74,7 @@ fn mounts_are_exactly_those_of_the_plan_and_then_none() {
 
 #[test]
 fn a_start_that_fails_half_way_undoes_itself() {
-    let Some(host) = Host::new() else { return };
+    let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("true");
     plan.limits.pids = Some(10);
     plan.secrets = Some(host.path("not-there"));

@@ -90,6 +90,16 @@ impl Host {
         Some(host)
     }
 
+    /// As [`Host::new`]; also says aloud when the kernel does not count resources.
+    pub fn counted() -> Option<Self> {
+        let host = Self::new()?;
+        if !rctl::enabled() {
+            eprintln!("SKIPPED: needs kern.racct.enable=1");
+            return None;
+        }
+        Some(host)
+    }
+
     /// Another daemon's sandbox over the same realm.
     pub fn open(&self, uncounted: Uncounted) -> JailSandbox {
         JailSandbox::open(Settings { realm: self.realm.clone(), run_root: self.path("run"), uncounted }).unwrap()

@@ -87,12 +87,12 @@ impl Network for Alias {
             .context(|| format!("cannot put {gateway} on {}", self.interface))?;
         self.adopt()?;
         self.sweep(&control, gateway)?;
-        Filter::new(&self.settings).load()
+        Filter::new(&self.settings, None).load()
     }
 
     fn teardown(&self) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        let unload = Filter::new(&self.settings).unload();
+        let unload = Filter::new(&self.settings, None).unload();
         control.destroy(&self.interface).context(|| format!("cannot destroy interface {}", self.interface))?;
         self.held().clear();
         unload
@@ -111,14 +111,17 @@ impl Network for Alias {
 
     fn detach(&self, replica: &ReplicaName) -> Result<()> {
         self.adopt()?;
-        let Some(addresses) = self.held().get(replica).cloned() else { return Ok(()) };
         let control = Control::open().context(|| "cannot open a socket")?;
-        for address in addresses.iter().filter(|address| self.settings.network.contains(**address)) {
-            control
-                .remove_address(&self.interface, *address)
-                .context(|| format!("cannot take {address} off {}", self.interface))?;
+        let mut held = self.held();
+        let Some(addresses) = held.remove(replica) else { return Ok(()) };
+        // A jail seen a moment before it went may have been noted again after its address was another's.
+        let others = |address: &IpAddr| held.values().flatten().any(|other| other == address);
+        for address in addresses.into_iter().filter(|a| self.settings.network.contains(*a) && !others(a)) {
+            if let Err(fault) = control.remove_address(&self.interface, address) {
+                held.entry(replica.clone()).or_default().push(address);
+                return Err(fault).context(|| format!("cannot take {address} off {}", self.interface));
+            }
         }
-        self.held().remove(replica);
         Ok(())
     }
 

@@ -100,7 +100,7 @@ fn default_route(gateway: IpAddr) -> Vec<u8> {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let body = [ioctl::socket_address(any), ioctl::socket_address(gateway), ioctl::socket_address(any)].concat();
+    let body = [padded(any), padded(gateway), padded(any)].concat();
     let flags = libc::RTF_UP | libc::RTF_GATEWAY | libc::RTF_STATIC;
     let addresses = libc::RTA_DST | libc::RTA_GATEWAY | libc::RTA_NETMASK;
     // `struct rt_msghdr` of net/route.h: this start, then zeros (sender, errno, metrics).
@@ -111,4 +111,25 @@ fn default_route(gateway: IpAddr) -> Vec<u8> {
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
     header[12..16].copy_from_slice(&addresses.to_ne_bytes());
     [&header[..], &body].concat()
+}
+
+/// A socket address as route(4) wants it: filled up to a whole number of `long`s (SA_SIZE of net/route.h).
+fn padded(address: IpAddr) -> Vec<u8> {
+    let mut bytes = ioctl::socket_address(address);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_route_is_a_header_and_three_whole_addresses() {
+        assert_eq!(default_route("10.0.0.1".parse().unwrap()).len(), 152 + 3 * 16);
+        let v6 = default_route("fd00::1".parse().unwrap());
+        assert_eq!(v6.len(), 152 + 3 * 32);
+        assert_eq!(v6[..4], [248, 0, 5, 1]);
+        assert_eq!((v6[152], v6[152 + 32]), (28, 28));
+    }
 }

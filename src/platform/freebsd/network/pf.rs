@@ -22,12 +22,13 @@ pub fn missing_anchors() -> Result<Vec<String>> {
 /// A realm's anchor.
 pub struct Filter<'a> {
     settings: &'a Settings,
+    bridge: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
-    /// Nothing is loaded before [`Filter::load`].
-    pub fn new(settings: &'a Settings) -> Self {
-        Self { settings }
+    /// Rules for replicas behind `bridge`, if there is one. Nothing is loaded before [`Filter::load`].
+    pub fn new(settings: &'a Settings, bridge: Option<&'a str>) -> Self {
+        Self { settings, bridge }
     }
 
     fn anchor(&self) -> String {
@@ -37,17 +38,22 @@ impl<'a> Filter<'a> {
     /// The rules, or nothing when replicas have no way out.
     ///
     /// Replies to what replicas ask are matched to their state before any rule, so inbound packets for or
-    /// from the network's addresses are somebody else's, and are dropped.
+    /// from the network's addresses are somebody else's, and are dropped. So is what comes from a bridge under
+    /// an address that is not the network's: root in a VNET jail can give itself any.
     pub fn rules(&self) -> Option<String> {
         let egress = self.settings.egress.as_ref()?;
         let network = self.settings.network;
         let family = if network.is_ipv4() { "inet" } else { "inet6" };
-        Some(format!(
+        let mut rules = format!(
             "table <replicas> const {{ {network} }}\n\
              nat on {egress} {family} from <replicas> to ! <replicas> -> ({egress})\n\
              block drop in quick on {egress} {family} from <replicas> to any\n\
              block drop in quick on {egress} {family} from any to <replicas>\n"
-        ))
+        );
+        if let Some(bridge) = self.bridge {
+            rules += &format!("block drop in quick on {bridge} {family} from ! <replicas> to any\n");
+        }
+        Some(rules)
     }
 
     /// Loads the rules; nothing to do when replicas have no way out. Safe to repeat.
@@ -142,9 +148,11 @@ mod tests {
             network: "10.62.0.0/16".parse().unwrap(),
             egress: Some("vtnet0".to_owned()),
         };
-        let rules = Filter::new(&settings).rules().unwrap();
+        let rules = Filter::new(&settings, None).rules().unwrap();
         assert!(rules.contains("nat on vtnet0 inet from <replicas> to ! <replicas> -> (vtnet0)"), "{rules}");
-        assert_eq!(Filter::new(&Settings { egress: None, ..settings }).rules(), None);
+        let behind = Filter::new(&settings, Some("fjbr")).rules().unwrap();
+        assert!(behind.starts_with(&rules) && behind.contains("quick on fjbr inet from ! <replicas>"), "{behind}");
+        assert_eq!(Filter::new(&Settings { egress: None, ..settings }, None).rules(), None);
     }
 
     #[test]

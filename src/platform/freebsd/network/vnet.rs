@@ -73,6 +73,7 @@ impl Network for Vnet {
             let message = "this kernel has no VNET; use another network mode, or a kernel with options VIMAGE";
             return Err(Fault::new(Kind::Unsupported, message));
         }
+        warn_of_cloning();
         let gateway = self.settings.gateway()?;
         let control = Control::open().context(|| "cannot open a socket")?;
         if control::names().context(|| "cannot list interfaces")?.contains(&self.bridge) {
@@ -87,12 +88,12 @@ impl Network for Vnet {
             let name = if gateway.is_ipv4() { "net.inet.ip.forwarding" } else { "net.inet6.ip6.forwarding" };
             sysctl::set(name, 1).context(|| format!("cannot set {name}"))?;
         }
-        Filter::new(&self.settings).load()
+        Filter::new(&self.settings, Some(&self.bridge)).load()
     }
 
     fn teardown(&self) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        let unload = Filter::new(&self.settings).unload();
+        let unload = Filter::new(&self.settings, Some(&self.bridge)).unload();
         for replica in self.attached()? {
             self.detach(&replica)?;
         }
@@ -123,6 +124,18 @@ impl Network for Vnet {
             found.extend(replica.filter(|replica| replica.realm() == &self.settings.realm && ends(replica).0 == name));
         }
         Ok(found)
+    }
+}
+
+/// Looking for `/dev/tun` or `/dev/tap` makes an interface, in a VNET jail too, and though its /dev hides the
+/// device. Whether the host needs that is the administrator's to know.
+fn warn_of_cloning() {
+    for name in ["net.link.tun.devfs_cloning", "net.link.tap.devfs_cloning"] {
+        if sysctl::integer(name) == Some(1) {
+            tracing::warn!(
+                "replicas with their own stack can make interfaces; unless you need it, run: sysctl {name}=0"
+            );
+        }
     }
 }
 

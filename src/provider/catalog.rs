@@ -69,6 +69,7 @@ impl Catalog {
 pub struct Function {
     /// Its name.
     pub key: FunctionKey,
+    full: String,
     /// Requests sent to it.
     pub invocations: AtomicU64,
     pub(super) deployed: ArcSwap<Deployed>,
@@ -191,6 +192,7 @@ impl Function {
     pub(super) fn new(deployed: Deployed) -> Arc<Self> {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
+            full: deployed.spec.key.to_string(),
             invocations: AtomicU64::new(0),
             deployed: ArcSwap::from_pointee(deployed),
             ready: ArcSwap::default(),
@@ -199,6 +201,11 @@ impl Function {
             changed: watch::Sender::new(()),
             activating: AtomicBool::new(false),
         })
+    }
+
+    /// Its name with its namespace, `name.namespace`.
+    pub fn full_name(&self) -> &str {
+        &self.full
     }
 
     /// Its spec and image.

@@ -45,7 +45,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
-pub use annotations::Annotations;
+pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
 pub use namespaces::{NamespaceSpec, Namespaces};

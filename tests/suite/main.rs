@@ -19,6 +19,8 @@ mod contract_namespaces;
 mod contract_secrets;
 mod contract_settings;
 mod faas_cli;
+mod gateway;
+mod gateway_queue;
 mod images;
 mod isolation;
 mod lifecycle;

@@ -14,6 +14,7 @@
 //! | [`provider`] | functions and their replicas: deploy, update, scale, delete, lease, restart, adopt |
 //! | [`function`] | what the user deployed, as validated types |
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
+//! | [`island`] | Sky Island's API: runs a Go call from a Git repository |
 //! | [`storage`], [`network`], [`sandbox`] | the three capabilities of a platform, as traits over plain data |
 //! | [`platform`] | the only place that knows the operating system |
 //! | [`setup`] | making a host ready: looked at, made, taken away again |
@@ -62,6 +63,7 @@ pub mod fault;
 pub mod files;
 pub mod function;
 pub mod image;
+pub mod island;
 pub mod logs;
 pub mod metrics;
 pub mod network;

@@ -131,7 +131,8 @@ async fn forward(
         };
         match answered {
             Ok((response, connection)) if response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS => {
-                return switch(response, connection, client, lease).await;
+                drop(connection);
+                return switch(response, client, lease).await;
             }
             Ok((response, connection)) => {
                 let most = shared.provider.config.max_idle_conns_per_host;
@@ -381,15 +382,8 @@ impl MessageBody for ProxyBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        let mut driven = false;
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
-                // Asked for more, the connection may have it.
-                Poll::Pending if !std::mem::replace(&mut driven, true) => {
-                    if let Some(connection) = &mut self.connection {
-                        connection.drive(cx);
-                    }
-                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers are not forwarded.
@@ -410,15 +404,10 @@ impl MessageBody for ProxyBody {
 }
 
 /// Joins client and function after 101: bytes pass both ways until either side ends.
-async fn switch(
-    mut response: hyper::Response<Incoming>,
-    mut connection: Connection,
-    mut client: Payload,
-    lease: Lease,
-) -> HttpResponse {
+async fn switch(mut response: hyper::Response<Incoming>, mut client: Payload, lease: Lease) -> HttpResponse {
     let upgraded = hyper::upgrade::on(&mut response);
     let (parts, _) = response.into_parts();
-    let upgraded = match connection.beside(upgraded).await {
+    let upgraded = match upgraded.await {
         Ok(upgraded) => hyper_util::rt::TokioIo::new(upgraded),
         Err(error) => return refuse(StatusCode::BAD_GATEWAY, &format!("the function broke off: {error}")),
     };

@@ -39,7 +39,7 @@ pub(super) fn configure(app: &mut ServiceConfig) {
         )
         .service(resource("/images/load").route(post().to(info::load_image)))
         .default_service(web::to(not_found));
-    // First, and without a pattern: matching one costs more than all the rest of a call's way through the router.
+    // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(system)
         .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))

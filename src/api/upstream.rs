@@ -1,14 +1,9 @@
 //! Connections to replicas: kept alive, one pool a worker thread, so that a request never changes threads.
-//!
-//! Whoever has a connection drives it: no task of its own has to be woken for each step of an exchange, which
-//! would cost as much as all the rest of the exchange. One that is idle is looked at when it is taken again, and
-//! twice a second by the pool's [`look_after`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Payload;
@@ -27,9 +22,6 @@ use crate::provider::Replica;
 
 /// Idle connections are closed after this long: below the idle timeouts that servers commonly have.
 const IDLE: Duration = Duration::from_secs(5);
-
-/// How often idle connections are looked at.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Longest time to connect to a replica on the same host.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -64,36 +56,24 @@ pub struct Connection {
     /// What the replica's requests carry as Host.
     pub host: HeaderValue,
     sender: SendRequest<RequestBody>,
-    /// Reads and writes; none once the connection is closed.
-    driver: Option<Driver>,
     /// It has served a request before, so the other side may have closed it meanwhile.
     pub reused: bool,
 }
-
-/// hyper's end of a connection. A failure reaches whoever waits for the response.
-type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 
 /// A request that did not get its response. The request comes back when nothing of it had been sent.
 pub type SendError = TrySendError<Request<RequestBody>>;
 
 struct Idle {
-    connection: Connection,
+    host: HeaderValue,
+    sender: SendRequest<RequestBody>,
     since: Instant,
-}
-
-impl Idle {
-    /// Whether it can take a request still.
-    fn fit(&mut self) -> bool {
-        self.since.elapsed() < IDLE && self.connection.is_ready()
-    }
 }
 
 #[derive(Default)]
 struct Pool {
     /// By the replica's serial number: addresses are used again, serial numbers never.
     idle: HashMap<u64, Vec<Idle>>,
-    /// [`look_after`] runs.
-    looked_after: bool,
+    swept: Option<Instant>,
 }
 
 thread_local! {
@@ -104,11 +84,13 @@ thread_local! {
 pub async fn connect(replica: &Replica) -> std::io::Result<Connection> {
     let idle = POOL.with_borrow_mut(|pool| {
         let waiting = pool.idle.get_mut(&replica.serial)?;
-        // The last one kept is the warmest.
-        std::iter::from_fn(|| waiting.pop()).find_map(|mut idle| idle.fit().then_some(idle.connection))
+        waiting.retain(|idle| !idle.sender.is_closed());
+        // One whose last exchange is just ending is not ready yet; another one may be.
+        let at = waiting.iter().rposition(|idle| idle.sender.is_ready() && idle.since.elapsed() < IDLE)?;
+        Some(waiting.swap_remove(at))
     });
     match idle {
-        Some(connection) => Ok(Connection { reused: true, ..connection }),
+        Some(Idle { host, sender, .. }) => Ok(Connection { replica: replica.serial, host, sender, reused: true }),
         None => fresh(replica).await,
     }
 }
@@ -121,81 +103,38 @@ pub async fn fresh(replica: &Replica) -> std::io::Result<Connection> {
     stream.set_nodelay(true)?;
     let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
-    let driver: Driver = Box::pin(connection.with_upgrades());
+    actix_web::rt::spawn(async move {
+        // A failure reaches whoever waits for the response.
+        let _ = connection.with_upgrades().await;
+    });
     let host = HeaderValue::try_from(replica.address.to_string()).map_err(std::io::Error::other)?;
-    Ok(Connection { replica: replica.serial, host, sender, driver: Some(driver), reused: false })
+    Ok(Connection { replica: replica.serial, host, sender, reused: false })
 }
 
 impl Connection {
     /// Sends a request; the response's body is still to be read.
     pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let answer = self.sender.try_send_request(request);
-        drive_beside(&mut self.driver, answer).await
+        self.sender.try_send_request(request).await
     }
 
-    /// Waits for something that the connection brings about.
-    pub async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drive_beside(&mut self.driver, work).await
-    }
-
-    /// Reads and writes what can be read and written now.
-    pub fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, cx);
-    }
-
-    /// Whether it is open, and at the end of an exchange.
-    fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.sender.is_ready()
-    }
-
-    /// Keeps the connection for another request, unless `most` are kept already, or the replica has answered
-    /// without reading the request to its end.
-    pub fn keep(mut self, most: usize) {
-        if !self.is_ready() {
+    /// Keeps the connection for another request, unless `most` are kept already.
+    pub fn keep(self, most: usize) {
+        if self.sender.is_closed() {
             return;
         }
+        let now = Instant::now();
         POOL.with_borrow_mut(|pool| {
+            if pool.swept.is_none_or(|swept| now.duration_since(swept) > IDLE) {
+                pool.swept = Some(now);
+                for waiting in pool.idle.values_mut() {
+                    waiting.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE);
+                }
+                pool.idle.retain(|_, waiting| !waiting.is_empty());
+            }
             let waiting = pool.idle.entry(self.replica).or_default();
             if waiting.len() < most {
-                waiting.push(Idle { connection: self, since: Instant::now() });
-            }
-            if !std::mem::replace(&mut pool.looked_after, true) {
-                actix_web::rt::spawn(look_after());
+                waiting.push(Idle { host: self.host, sender: self.sender, since: now });
             }
         });
-    }
-}
-
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
-        *driver = None;
-    }
-}
-
-async fn drive_beside<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        drive(driver, cx);
-        work.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// Closes idle connections of this thread that are old, or that the other side has closed, until none is left.
-async fn look_after() {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let left = POOL.with_borrow_mut(|pool| {
-            for waiting in pool.idle.values_mut() {
-                waiting.retain_mut(Idle::fit);
-            }
-            pool.idle.retain(|_, waiting| !waiting.is_empty());
-            pool.looked_after = !pool.idle.is_empty();
-            pool.looked_after
-        });
-        if !left {
-            return;
-        }
     }
 }

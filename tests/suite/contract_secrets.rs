@@ -71,11 +71,14 @@ fn a_function_reads_its_secrets_and_no_others_as_its_own_user() {
 }
 
 #[test]
-fn without_secrets_there_is_no_secrets_directory() {
+fn without_secrets_the_secrets_directory_is_absent_or_empty() {
     needs_root!();
     let daemon = Daemon::start();
     daemon.deploy(json!({"service": "none"}));
-    daemon.call("none/list?path=/var/openfaas/secrets").expect_error(500, &["no such file"]);
+    // Layers on ZFS have the directory already, as a read-only replica cannot get it later.
+    let answer = daemon.call("none/list?path=/var/openfaas/secrets");
+    let absent = answer.status == 500 && answer.text().contains("no such file");
+    assert!(absent || (answer.status == 200 && answer.value() == json!([])), "{} {}", answer.status, answer.text());
 }
 
 /// faas-cli sends `rawValue` for files, along with `value`.

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::{Daemon, eventually, parts};
-use crate::{needs_root, needs_stock};
+use crate::{linux_only, needs_root, needs_stock};
 
 /// Runs a script of the project to its end.
 #[track_caller]
@@ -20,6 +20,7 @@ fn script(name: &str, arguments: &[&str], env: &[(&str, &str)]) -> String {
 #[test]
 fn the_demo_shows_an_answer_and_leaves_nothing() {
     needs_root!();
+    linux_only!("runs scripts of the project that need bash");
     // Only its realm and subnet are used: the demo starts a daemon of its own.
     let daemon = Daemon::with().without_images().prepare();
     let env = [
@@ -36,6 +37,7 @@ fn the_demo_shows_an_answer_and_leaves_nothing() {
 #[test]
 fn an_image_of_the_image_maker_runs_as_it_was_told() {
     needs_root!();
+    linux_only!("runs scripts of the project that need bash");
     let daemon = Daemon::with().without_images().start();
     let root = daemon.scratch().join("image");
     std::fs::create_dir_all(root.join("tmp")).expect("making the image's root");
@@ -67,6 +69,7 @@ fn an_image_of_the_image_maker_runs_as_it_was_told() {
 #[test]
 fn the_stack_file_deploys_with_stock_faas_cli() {
     needs_root!();
+    linux_only!("runs scripts of the project that need bash");
     needs_stock!("faas-cli");
     let daemon = Daemon::with().without_images().start();
     let root = daemon.scratch().join("hello");

@@ -44,6 +44,17 @@ macro_rules! needs_root {
     };
 }
 
+/// Ends the test, loudly, on a system that is not Linux.
+#[macro_export]
+macro_rules! linux_only {
+    ($reason:literal) => {
+        if !cfg!(target_os = "linux") {
+            $crate::support::announce_skip(&$crate::support::this_test(), $reason);
+            return;
+        }
+    };
+}
+
 /// Ends the test, loudly, unless this stock program was found; gives its path.
 #[macro_export]
 macro_rules! needs_stock {

@@ -12,6 +12,10 @@ use super::leaks::Traces;
 
 const DATASET: &str = "FAAS_JAILS_TEST_DATASET";
 
+/// Calls of the probe's /syscall that must fail even for root in a sandbox.
+pub const REFUSED_TO_ROOT: &[&str] =
+    &["mount", "settime", "sethostname", "mknod", "jail", "kldload", "bpf", "rawsocket"];
+
 /// What this machine lacks to run replicas.
 pub fn lacks() -> Option<&'static str> {
     match (super::is_root(), env::var_os(DATASET)) {

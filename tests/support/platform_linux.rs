@@ -8,6 +8,10 @@ use std::process::Command;
 
 use super::leaks::Traces;
 
+/// Calls of the probe's /syscall that must fail even for root in a sandbox.
+pub const REFUSED_TO_ROOT: &[&str] =
+    &["mount", "reboot", "settime", "sethostname", "mknod", "unshare", "packetsocket", "rawsocket"];
+
 /// What this machine lacks to run replicas.
 pub fn lacks() -> Option<&'static str> {
     (!super::is_root()).then_some("needs root")

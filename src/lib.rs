@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`cli`] | the command line, one file a verb |
 //! | [`config`] | file and environment → `Config`, read once |
-//! | [`api`] | the HTTP edge; `api/routes.rs` shows every endpoint, `api/error.rs` every status, `api/invoke.rs` the proxy |
+//! | [`api`] | the HTTP edge; `api/routes.rs` shows every endpoint, `api/error.rs` every status, `api/invoke.rs` the proxy, `api/ui/` the page |
 //! | [`provider`] | functions and their replicas: deploy, update, scale, delete, lease, restart, adopt |
 //! | [`function`] | what the user deployed, as validated types |
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |

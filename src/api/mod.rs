@@ -22,6 +22,7 @@ mod namespaces;
 mod peer;
 mod routes;
 mod secrets;
+mod ui;
 mod upstream;
 mod wire;
 

@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod on_zfs;
+mod page;
 mod shipped;
 mod stock_images;
 mod streams;

@@ -105,7 +105,7 @@ pub(super) async fn count(
 
 /// A label from a small set: names of functions are left out, and paths that are no route are one.
 pub fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 10] = [
+    const PATHS: [&str; 11] = [
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -116,6 +116,7 @@ pub fn label(path: &str) -> &'static str {
         "/system/namespace",
         "/system/images/load",
         "/system/alert",
+        "/system/replicas",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PATHS.iter().find(fits).copied().unwrap_or("other")

@@ -21,12 +21,15 @@ pub(crate) mod invoke;
 mod logs;
 mod namespaces;
 mod peer;
+mod replicas;
 mod routes;
 mod secrets;
+mod ui;
 pub(crate) mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.
 #[derive(Clone)]

@@ -6,10 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, secrets};
+use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, ui};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
+    ui::configure(app);
     // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(
@@ -25,7 +26,9 @@ pub(super) fn provider(app: &mut ServiceConfig) {
 
 /// The standalone port: the routes of a gateway (faas, `gateway/main.go`), its metrics among them.
 pub(super) fn gateway(app: &mut ServiceConfig) {
+    ui::configure(app);
     app.service(web::scope("/function").default_service(web::to(sync::call)))
+        .service(resource("/").route(get().to(page)))
         .service(web::scope("/async-function").default_service(web::to(asynchronous::accept)))
         .service(
             system()
@@ -67,8 +70,14 @@ fn system() -> Scope {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))
         .default_service(web::to(not_found))
+}
+
+/// GET / leads to the page, as at the stock gateway.
+async fn page() -> HttpResponse {
+    HttpResponse::TemporaryRedirect().insert_header(("Location", "/ui/")).finish()
 }
 
 /// A resource whose other methods are answered 405 with an empty body, as Go's router does.

@@ -49,6 +49,8 @@ fn system_is_the_provider_s_on_both_ports() {
     daemon.http.request("POST", "/system/alert").body("{}").send().expect(404);
     daemon.http.request("POST", "/async-function/f").send().expect(404);
     daemon.gateway.get("/system/telemetry").expect(404);
+    assert_eq!(daemon.gateway.get("/").expect(307).header("location"), Some("/ui/"));
+    daemon.gateway.get("/ui/").expect(200);
 }
 
 #[test]

@@ -11,6 +11,8 @@
 #                   tests are skipped, without the second those with a registry fail unless PATH there has it
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
+#   FAAS_JAILS_TEST_* are handed over; on a machine that may be lost, these make fewer tests be skipped:
+#                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
 # The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).
@@ -76,6 +78,7 @@ send() { # send NAME EXECUTABLE...: puts program, tests and parts there
 prepare() { # modules and a pool
     local device=${FREEBSD_DISK:-$dir/pool.img}
     there "for m in zfs pf if_bridge if_epair nullfs fdescfs tmpfs; do kldload -n \$m || exit 1; done
+        for m in linux64 linprocfs linsysfs; do kldload -n \$m || echo 'Linux images cannot be tried' >&2; done
         [ -n '${FREEBSD_DISK:-}' ] || truncate -s 6g '$device'
         zpool create -f -O mountpoint=none -O compression=lz4 $pool '$device' && zfs create $pool/tests"
 }
@@ -86,7 +89,9 @@ clean() {
 }
 
 run() { # run NAME [FILTER]: one test binary
-    there "cd '$dir' && env FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
+    local wishes=''
+    [ -z "${!FAAS_JAILS_TEST_@}" ] || wishes=$(declare -p "${!FAAS_JAILS_TEST_@}" | sed "s/^declare -[^ ]* //" | tr '\n' ' ')
+    there "cd '$dir' && env $wishes FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
         RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
 }
 

@@ -64,6 +64,7 @@ send() { # send NAME EXECUTABLE...: puts program, tests and parts there
     stage=$(mktemp -d)
     mkdir -p "$stage/stock"
     cp "target-freebsd/$target/debug/faas-jails" "$stage/faas-jails"
+    cp -r deploy "$stage/deploy"
     while [ $# -gt 0 ]; do cp "$2" "$stage/test-$1"; shift 2; done
     GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 go build -C tests/functions/probe -trimpath -ldflags='-s -w' \
         -buildvcs=false -o "$stage/probe" .
@@ -80,7 +81,8 @@ prepare() { # modules and a pool
     there "for m in zfs pf if_bridge if_epair nullfs fdescfs tmpfs; do kldload -n \$m || exit 1; done
         for m in linux64 linprocfs linsysfs; do kldload -n \$m || echo 'Linux images cannot be tried' >&2; done
         [ -n '${FREEBSD_DISK:-}' ] || truncate -s 6g '$device'
-        zpool create -f -O mountpoint=none -O compression=lz4 $pool '$device' && zfs create $pool/tests"
+        zpool create -f -O mountpoint=none -O compression=lz4 $pool '$device' && zfs create $pool/tests &&
+            zfs create -o mountpoint='$dir/disk' $pool/disk"
 }
 
 clean() {
@@ -92,7 +94,7 @@ run() { # run NAME [FILTER]: one test binary
     local wishes=''
     [ -z "${!FAAS_JAILS_TEST_@}" ] || wishes=$(declare -p "${!FAAS_JAILS_TEST_@}" | sed "s/^declare -[^ ]* //" | tr '\n' ' ')
     there "cd '$dir' && env $wishes FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
-        RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
+        $([ "$1" != lib ] || echo "TMPDIR='$dir/disk'") RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
 }
 
 only=() filters=()

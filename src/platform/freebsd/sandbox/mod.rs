@@ -203,7 +203,13 @@ impl Sandbox for JailSandbox {
         let Some(jail) = jail::find(&name)? else {
             return Err(Fault::not_found(format!("no jail {name} is running")));
         };
-        if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
+        let living = process::usage(jail.jid)?;
+        if !rctl::enabled() {
+            return Ok(living);
+        }
+        // The kernel's account knows what ended processes used, but in whole seconds, and looks at memory once
+        // in a second.
+        Ok(Usage { cpu: living.cpu.max(rctl::usage(&name)?.cpu), ..living })
     }
 
     /// Snapshots that are lent are all that is shared.

@@ -21,6 +21,7 @@ mod contract_settings;
 mod faas_cli;
 mod images;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
@@ -28,3 +29,5 @@ mod on_zfs;
 mod shipped;
 mod stock_images;
 mod streams;
+#[cfg(target_os = "freebsd")]
+mod way_out;

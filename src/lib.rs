@@ -10,10 +10,11 @@
 //! |---|---|
 //! | [`cli`] | the command line, one file a verb |
 //! | [`config`] | file and environment → `Config`, read once |
-//! | [`api`] | the HTTP edge; `api/routes.rs` shows every endpoint, `api/error.rs` every status, `api/invoke.rs` the proxy |
+//! | [`api`] | the HTTP edge; `api/routes.rs` shows every endpoint, `api/error.rs` every status, `api/invoke.rs` the proxy, `api/ui/` the page |
 //! | [`provider`] | functions and their replicas: deploy, update, scale, delete, lease, restart, adopt |
 //! | [`function`] | what the user deployed, as validated types |
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
+//! | [`island`] | Sky Island's API: runs a Go call from a Git repository |
 //! | [`storage`], [`network`], [`sandbox`] | the three capabilities of a platform, as traits over plain data |
 //! | [`platform`] | the only place that knows the operating system |
 //! | [`setup`] | making a host ready: looked at, made, taken away again |
@@ -62,6 +63,7 @@ pub mod fault;
 pub mod files;
 pub mod function;
 pub mod image;
+pub mod island;
 pub mod logs;
 pub mod metrics;
 pub mod network;

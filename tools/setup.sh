@@ -48,6 +48,8 @@ want ip iproute2
 want nft nftables
 want docker-registry docker-registry
 want zpool zfs-fuse # not where real ZFS is installed
+want chromium chromium
+want chromedriver chromium-driver
 # A busybox linked to nothing runs in any root file system; ldd succeeds on the other kind.
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then packages+=(busybox-static); fi
 [ -z "$bench" ] || { want nginx nginx-light; want haproxy haproxy; want wrk wrk; }

@@ -20,12 +20,15 @@ mod invoke;
 mod logs;
 mod namespaces;
 mod peer;
+mod replicas;
 mod routes;
 mod secrets;
+mod ui;
 mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.
 #[derive(Clone)]

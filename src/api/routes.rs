@@ -4,7 +4,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig, delete, get, head, post, put};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, secrets};
+use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, ui};
 
 /// The routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -37,8 +37,10 @@ pub(super) fn configure(app: &mut ServiceConfig) {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))
         .default_service(web::to(not_found));
+    ui::configure(app);
     // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(system)

@@ -26,6 +26,8 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod on_zfs;
+mod operations;
+mod page;
 mod shipped;
 mod stock_images;
 mod streams;

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod http;

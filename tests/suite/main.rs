@@ -23,6 +23,7 @@ mod gateway;
 mod gateway_queue;
 mod images;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
@@ -32,3 +33,5 @@ mod page;
 mod shipped;
 mod stock_images;
 mod streams;
+#[cfg(target_os = "freebsd")]
+mod way_out;

@@ -108,8 +108,10 @@ impl Options {
         let mut top = self.top;
         for (key, line) in [
             ("listen", "listen = \"127.0.0.1:0\"".to_owned()),
-            ("read_timeout", "read_timeout = \"60s\"".to_owned()),
-            ("write_timeout", "write_timeout = \"60s\"".to_owned()),
+            ("read_timeout", "read_timeout = \"200s\"".to_owned()),
+            ("write_timeout", "write_timeout = \"200s\"".to_owned()),
+            ("deploy_wait", "deploy_wait = \"100s\"".to_owned()),
+            ("ready_wait", "ready_wait = \"100s\"".to_owned()),
         ] {
             if !top.lines().any(|l| l.starts_with(&format!("{key} "))) {
                 top += &format!("{line}\n");
@@ -131,6 +133,10 @@ impl Options {
         if !gateway.contains("listen =") {
             gateway = format!("listen = \"127.0.0.1:0\"\n{gateway}");
         }
+        let mut network = self.network.replace("{host}", &lease.host());
+        if !network.contains("nat =") {
+            network += "nat = false\n";
+        }
         let ground = platform::Ground::make(&lease.realm());
         let (above, mode) = ground.settings();
         let text = format!(
@@ -140,8 +146,7 @@ realm = \"{}\"
 [network]
 {mode}
 subnet = \"{}\"
-nat = false
-{}
+{network}
 [images]
 {images}
 [gateway]
@@ -150,7 +155,6 @@ nat = false
             root.display(),
             lease.realm(),
             lease.subnet(),
-            self.network.replace("{host}", &lease.host()),
             ground.tables(),
             self.tables,
         );

@@ -16,6 +16,7 @@ mod auth;
 pub(crate) mod error;
 mod functions;
 mod gojson;
+pub(crate) mod headers;
 pub(crate) mod info;
 pub(crate) mod invoke;
 mod logs;

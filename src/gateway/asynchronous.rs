@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use super::Gateway;
 use super::queue::{Call, Target};
 use crate::api::error::{ApiError, text};
-use crate::api::{Shared, invoke};
+use crate::api::{Shared, headers, invoke};
 use crate::fault::Kind;
 
 /// Names where the answer is to be sent.
@@ -42,21 +42,19 @@ pub async fn accept(
         function: target.function.full_name().to_owned(),
         written: target.written,
         path: target.path,
-        headers: Vec::new(),
+        headers: headers::kept(&request),
         id: String::new(),
         callback,
     };
     let mut start = String::new();
-    for (name, value) in &invoke::passed_on(&request) {
-        let value: String = value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+    call.headers.retain(|(name, value)| {
         match name.as_str() {
             "x-call-id" => call.id = value.clone(),
             "x-start-time" => start = value.clone(),
-            CALLBACK => continue,
             _ => {}
         }
-        call.headers.push((name.as_str().to_owned(), value));
-    }
+        name != CALLBACK
+    });
     let id = call.id.clone();
     match gateway.queue.accept(call, body).await {
         Ok(()) => {

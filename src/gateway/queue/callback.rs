@@ -89,8 +89,13 @@ static AGENT: LazyLock<Result<Agent>> = LazyLock::new(|| {
 });
 
 /// The headers of a callback: those of the answer, and what the stock queue-worker adds.
-pub fn headers(answer: &HeaderMap, added: &[(&'static str, String)]) -> HeaderMap {
-    let mut headers = answer.clone();
+pub fn headers(answer: &[(String, Vec<u8>)], added: &[(&'static str, String)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in answer {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(&value[..])) {
+            headers.append(name, value);
+        }
+    }
     for name in ["connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade", "date"] {
         headers.remove(name);
     }

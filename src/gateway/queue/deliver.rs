@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use actix_web::dev::Payload;
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use hyper::body::{Body, Incoming};
 
 use super::record::Call;
 use super::retry::Policy;
 use super::{Target, Ticket, callback, log};
-use crate::api::Shared;
-use crate::api::upstream::{self, RequestBody};
+use crate::api::upstream::{self, Outgoing, RequestBody};
+use crate::api::{Shared, headers};
 use crate::fault::{Kind, Result};
 use crate::gateway::Gateway;
 use crate::provider::{Annotations, Function};
@@ -22,14 +20,13 @@ use crate::provider::{Annotations, Function};
 /// An answer, or what stands for it when there was none.
 struct Answer {
     status: u16,
-    headers: HeaderMap,
+    headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
 }
 
 impl Answer {
     fn own(status: u16, text: impl Into<String>) -> Self {
-        let headers =
-            HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))]);
+        let headers = vec![("content-type".to_owned(), b"text/plain; charset=utf-8".to_vec())];
         Self { status, headers, body: text.into().into_bytes() }
     }
 }
@@ -96,43 +93,33 @@ async fn exchange(shared: &Shared, function: &Arc<Function>, call: &Call, body: 
         tracing::warn!(function = %function.key, why, "a replica cannot be reached");
         Answer::own(502, format!("Can't reach service for: {}.", function.key))
     };
-    let mut connection = match upstream::fresh(&lease).await {
+    let connection = match upstream::fresh(&lease).await {
         Ok(connection) => connection,
         Err(error) => return broken(error.to_string()),
     };
-    let request = match request(call, &connection.host, body) {
-        Ok(request) => request,
-        Err(error) => return Answer::own(400, error.to_string()),
+    let head = headers::later(&connection.host, &call.path, &call.headers, body.len());
+    let length = Some(body.len() as u64);
+    let body = RequestBody::new(Payload::from(Bytes::from(body)), length);
+    let upstream::Answer { head, body } = match connection.send(Outgoing::new(head, body)).await {
+        Ok(answer) => answer,
+        Err(error) => return broken(error.why.to_string()),
     };
-    match connection.send(request).await {
-        Ok(response) => {
-            let (parts, incoming) = response.into_parts();
-            match collect(incoming, keep).await {
-                Ok(Some(body)) => Answer { status: parts.status.as_u16(), headers: parts.headers, body },
-                Ok(None) => Answer::own(502, format!("the answer of {} is longer than {keep} bytes", function.key)),
-                Err(error) => broken(error.to_string()),
-            }
+    match collect(body, keep).await {
+        Ok(Some(body)) => {
+            let headers = head.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            Answer { status: head.status.as_u16(), headers: headers.collect(), body }
         }
-        Err(error) => broken(error.error().to_string()),
+        Ok(None) => Answer::own(502, format!("the answer of {} is longer than {keep} bytes", function.key)),
+        Err(error) => broken(error.to_string()),
     }
-}
-
-fn request(call: &Call, host: &HeaderValue, body: Vec<u8>) -> http::Result<hyper::Request<RequestBody>> {
-    let mut request = hyper::Request::post(&call.path);
-    for (name, value) in &call.headers {
-        let value: Vec<u8> = value.chars().map(|c| c as u8).collect();
-        request = request.header(name, value);
-    }
-    let body = RequestBody { length: Some(body.len() as u64), payload: Payload::from(Bytes::from(body)) };
-    request.header(HeaderName::from_static("host"), host).body(body)
 }
 
 /// Reads a body to its end. With `keep` 0 nothing of it is kept; None where it is longer than `keep`.
-async fn collect(mut incoming: Incoming, keep: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
+async fn collect(mut incoming: upstream::Body, keep: usize) -> std::io::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     let mut whole = true;
-    while let Some(frame) = poll_fn(|cx| std::pin::Pin::new(&mut incoming).poll_frame(cx)).await {
-        let Ok(data) = frame?.into_data() else { continue };
+    while let Some(data) = poll_fn(|cx| incoming.poll_data(cx)).await {
+        let data = data?;
         whole &= keep == 0 || body.len() + data.len() <= keep;
         if whole && keep > 0 {
             body.extend_from_slice(&data);

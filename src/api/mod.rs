@@ -23,6 +23,7 @@ mod peer;
 mod replicas;
 mod routes;
 mod secrets;
+mod targets;
 mod ui;
 mod upstream;
 mod wire;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::timing::Restarts;
 use crate::function::{FunctionKey, FunctionSpec, ReplicaName};
 use crate::image::Image;
 use crate::sandbox::Exit;
@@ -71,6 +72,8 @@ pub struct Function {
     pub key: FunctionKey,
     /// Requests sent to it.
     pub invocations: AtomicU64,
+    /// Replicas that ended unasked.
+    pub restarts: Restarts,
     pub(super) deployed: ArcSwap<Deployed>,
     ready: ArcSwap<Vec<Arc<Replica>>>,
     turn: AtomicUsize,
@@ -192,6 +195,7 @@ impl Function {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
             invocations: AtomicU64::new(0),
+            restarts: Restarts::default(),
             deployed: ArcSwap::from_pointee(deployed),
             ready: ArcSwap::default(),
             turn: AtomicUsize::new(0),

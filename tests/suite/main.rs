@@ -24,6 +24,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod observe;
 mod on_zfs;
 mod operations;
 mod page;

@@ -15,6 +15,7 @@ mod auth;
 mod error;
 mod functions;
 mod gojson;
+mod headers;
 mod info;
 mod invoke;
 mod logs;

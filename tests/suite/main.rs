@@ -21,6 +21,7 @@ mod contract_settings;
 mod faas_cli;
 mod images;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
@@ -31,3 +32,5 @@ mod page;
 mod shipped;
 mod stock_images;
 mod streams;
+#[cfg(target_os = "freebsd")]
+mod way_out;

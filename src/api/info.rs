@@ -39,8 +39,8 @@ pub async fn health() -> HttpResponse {
 
 /// /metrics.
 pub async fn metrics(shared: Data<Shared>) -> Result<HttpResponse, ApiError> {
-    let (metrics, provider) = (shared.metrics.clone(), shared.provider.clone());
-    let text = provider.run(move |provider| Ok(metrics.render(provider))).await?;
+    let (metrics, images) = (shared.metrics.clone(), shared.images.clone());
+    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images))).await?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn count(
 
 /// A label from a small set: names of functions are left out, and paths that are no route are one.
 pub fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 11] = [
+    const PATHS: &[&str] = &[
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -117,6 +117,7 @@ pub fn label(path: &str) -> &'static str {
         "/system/images/load",
         "/system/alert",
         "/system/replicas",
+        "/system/targets",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PATHS.iter().find(fits).copied().unwrap_or("other")

@@ -25,6 +25,7 @@ mod peer;
 mod replicas;
 mod routes;
 mod secrets;
+mod targets;
 mod ui;
 pub(crate) mod upstream;
 mod wire;

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, ui};
+use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, targets, ui};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
@@ -71,6 +71,7 @@ fn system() -> Scope {
                 .route(delete().to(namespaces::delete)),
         )
         .service(resource("/replicas").route(get().to(replicas::list)))
+        .service(resource("/targets").route(get().to(targets::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))
         .default_service(web::to(not_found))
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::timing::Restarts;
 use crate::function::{FunctionKey, FunctionSpec, ReplicaName};
 use crate::image::Image;
 use crate::sandbox::Exit;
@@ -72,6 +73,8 @@ pub struct Function {
     full: String,
     /// Requests sent to it.
     pub invocations: AtomicU64,
+    /// Replicas that ended unasked.
+    pub restarts: Restarts,
     pub(super) deployed: ArcSwap<Deployed>,
     ready: ArcSwap<Vec<Arc<Replica>>>,
     turn: AtomicUsize,
@@ -194,6 +197,7 @@ impl Function {
             key: deployed.spec.key.clone(),
             full: deployed.spec.key.to_string(),
             invocations: AtomicU64::new(0),
+            restarts: Restarts::default(),
             deployed: ArcSwap::from_pointee(deployed),
             ready: ArcSwap::default(),
             turn: AtomicUsize::new(0),

@@ -27,6 +27,7 @@ mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod observe;
 mod on_zfs;
 mod operations;
 mod page;

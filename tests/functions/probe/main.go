@@ -40,6 +40,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	if os.Getenv("METRICS") == "1" { // as watchdogs do
+		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
+	}
 	fmt.Println("probe is listening")
 	started = time.Now()
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.

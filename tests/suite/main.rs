@@ -21,6 +21,7 @@ mod contract_settings;
 mod faas_cli;
 mod gateway;
 mod gateway_queue;
+mod gateway_tls;
 mod images;
 mod isolation;
 mod killed;
@@ -32,6 +33,7 @@ mod on_zfs;
 mod operations;
 mod page;
 mod shipped;
+mod stock_gateway;
 mod stock_images;
 mod streams;
 #[cfg(target_os = "freebsd")]

@@ -15,6 +15,7 @@
 //! | [`function`] | what the user deployed, as validated types |
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
 //! | [`storage`], [`network`], [`sandbox`] | the three capabilities of a platform, as traits over plain data |
+//! | [`job`] | one-shot sandbox runs: output caught, limits kept, everything thrown away |
 //! | [`platform`] | the only place that knows the operating system |
 //! | [`setup`] | making a host ready: looked at, made, taken away again |
 //! | [`secrets`], [`logs`], [`metrics`] | what their names say |
@@ -62,6 +63,7 @@ pub mod fault;
 pub mod files;
 pub mod function;
 pub mod image;
+pub mod job;
 pub mod logs;
 pub mod metrics;
 pub mod network;

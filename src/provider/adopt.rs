@@ -20,6 +20,9 @@ impl Provider {
             self.platform.sandbox.list()?.into_iter().filter(|f| f.alive).map(|f| f.replica).collect();
         let (mut adopted, mut swept) = (0, 0);
         for name in self.replicas_anywhere()? {
+            if crate::job::is_running(&self.replica_dir(&name)) {
+                continue;
+            }
             match alive.contains(&name) && self.try_adopt(&name) {
                 true => adopted += 1,
                 false => {

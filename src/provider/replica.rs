@@ -94,7 +94,10 @@ impl Provider {
             secrets: (!spec.secrets.is_empty()).then_some(secrets),
             files: self.network_files(address, spec.key.name.as_str()),
             limits,
+            mounts: Vec::new(),
+            input: None,
             output: output.into(),
+            errors: None,
             run_dir: self.run_dir(name),
         };
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;

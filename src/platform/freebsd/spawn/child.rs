@@ -131,15 +131,15 @@ fn done(result: c_int, stage: Stage, report: RawFd) -> Result<(), Stop> {
     if result == -1 { Err((stage, report)) } else { Ok(()) }
 }
 
-/// Nothing but null input, the output file and the pipe stays open: a directory would make jail_attach fail,
+/// Nothing but input, output, errors and the pipe stays open: a directory would make jail_attach fail,
 /// and whatever else the daemon has open is none of the program's business.
 unsafe fn stdio(program: &Program, report: RawFd) -> Result<(), Stop> {
-    // SAFETY: see `run`. The daemon has 0, 1 and 2 open (the Rust runtime sees to it), so none of the three
+    // SAFETY: see `run`. The daemon has 0, 1 and 2 open (the Rust runtime sees to it), so none of the
     // sources is among them, and the order overwrites no source before its use.
     unsafe {
         done(libc::dup2(program.stdin.as_raw_fd(), 0), Stage::Stdio, report)?;
         done(libc::dup2(program.output.as_raw_fd(), 1), Stage::Stdio, report)?;
-        done(libc::dup2(program.output.as_raw_fd(), 2), Stage::Stdio, report)?;
+        done(libc::dup2(program.errors.as_raw_fd(), 2), Stage::Stdio, report)?;
         done(libc::dup2(report, REPORT), Stage::Stdio, report)?;
         done(libc::fcntl(REPORT, libc::F_SETFD, libc::FD_CLOEXEC), Stage::Stdio, REPORT)?;
         done(libc::close_range(REPORT as u32 + 1, u32::MAX, 0), Stage::Stdio, REPORT)

@@ -44,6 +44,7 @@ pub struct Program {
     network: Vec<Step>,
     stdin: OwnedFd,
     output: OwnedFd,
+    errors: OwnedFd,
     /// For messages: what the user asked for.
     name: String,
 }
@@ -78,8 +79,17 @@ impl Program {
             groups: std::iter::once(*gid).chain(groups.iter().copied()).collect(),
             open_files: plan.limits.open_files,
             network,
-            stdin: std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?.into(),
+            stdin: match &plan.input {
+                Some(input) => input.try_clone().context(|| "cannot hold the input open")?,
+                None => std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?.into(),
+            },
             output: plan.output.try_clone().context(|| "cannot hold the output file open")?,
+            errors: plan
+                .errors
+                .as_ref()
+                .unwrap_or(&plan.output)
+                .try_clone()
+                .context(|| "cannot hold the output file open")?,
             name: name.clone(),
         })
     }

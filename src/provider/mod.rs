@@ -44,12 +44,13 @@ mod replica;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod timing;
 
-pub use annotations::Annotations;
+pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
 pub use namespaces::{NamespaceSpec, Namespaces};
-pub use replica::Usage;
+pub use replica::{Usage, environment};
 
 /// Where a deploy gets its image from.
 pub trait Images: Send + Sync {
@@ -72,6 +73,8 @@ pub struct Provider {
     pub namespaces: Namespaces,
     /// What replicas print.
     pub logs: Arc<Logs>,
+    /// How long starts take.
+    pub timing: timing::Timing,
     images: Arc<dyn Images>,
     addresses: Mutex<Pool>,
     locks: locks::KeyLocks,
@@ -96,6 +99,7 @@ impl Provider {
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
+            timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             me: me.clone(),
@@ -140,6 +144,18 @@ impl Provider {
     }
 
     fn spec_path(&self, key: &FunctionKey) -> PathBuf {
-        self.config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+        spec_path(&self.config, key)
+    }
+}
+
+fn spec_path(config: &Config, key: &FunctionKey) -> PathBuf {
+    config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+}
+
+impl Deployed {
+    /// A function as it is deployed, from its spec file: for programs beside the daemon.
+    pub fn read(config: &Config, key: &FunctionKey) -> Result<Self> {
+        let read = crate::files::read_json(&spec_path(config, key))?;
+        read.ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
     }
 }

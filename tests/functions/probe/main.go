@@ -19,6 +19,8 @@ func main() {
 	case "sleep": // what /spawn starts: a process that only takes up room
 		time.Sleep(time.Hour)
 		return
+	case "beside": // what `faas-jails exec` runs in a replica
+		beside()
 	case "nothing": // what /syscall?name=unshare starts
 		return
 	}
@@ -37,6 +39,9 @@ func main() {
 	listener, err := net.Listen("tcp", ":8080")
 	if err != nil {
 		log.Fatal(err)
+	}
+	if os.Getenv("METRICS") == "1" { // as watchdogs do
+		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
 	}
 	fmt.Println("probe is listening")
 	started = time.Now()
@@ -103,6 +108,9 @@ func routes() http.Handler {
 		"/spawn":   spawn,
 		"/log":     logLines,
 		"/_/ready": ready,
+		// about being called
+		"/record":   record,
+		"/recorded": recorded,
 	}
 	// No ServeMux: it would clean the path and redirect, and the tests are about the raw one.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

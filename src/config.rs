@@ -62,6 +62,8 @@ pub struct Config {
     pub function_label: bool,
     /// Limits that hold where a function names none.
     pub limits: DefaultLimits,
+    /// How the number of replicas follows calls and load.
+    pub elastic: crate::provider::ElasticSettings,
 }
 
 /// How log lines look.
@@ -230,6 +232,7 @@ impl Default for Config {
             images: Images::default(),
             function_label: false,
             limits: DefaultLimits::default(),
+            elastic: Default::default(),
         }
     }
 }
@@ -327,7 +330,8 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
+/// Reads a duration: a number of seconds, or text for [`parse_duration`].
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {

@@ -67,7 +67,7 @@ fn functions(provider: &Provider) -> String {
         f.invocations.load(Ordering::Relaxed) as f64
     });
     family("faas_jails_function_replicas_wanted", "gauge", "Replicas that the function should have.", &|f| {
-        f64::from(f.deployed().spec.replicas)
+        f64::from(f.wanted())
     });
     family("faas_jails_function_replicas_ready", "gauge", "Replicas that take requests.", &|f| f.available() as f64);
     let (used, room) = {

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE,
+};
 use actix_web::http::{StatusCode, Uri};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -20,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::peer::{self, Ended};
 use super::upstream::{self, Connection, RequestBody};
 use super::{Shared, error};
-use crate::fault::Kind;
-use crate::provider::{Function, Lease};
+use crate::fault::Fault;
+use crate::provider::{Function, Lease, Unserved};
 
 /// Marks an answer that is the provider's and not the function's.
 const INTERNAL: (&str, &str) = ("X-OpenFaaS-Internal", "proxy");
@@ -97,21 +99,15 @@ async fn forward(
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
     let mut body = Some(RequestBody { length: length(request.headers(), upgrade), payload });
-    let mut failed: Option<Lease> = None;
+    let mut second = false;
     // A second round only when the first replica got nothing of the request.
     loop {
-        let lease = match shared.provider.lease(function, failed.as_deref()).await {
-            Ok(lease) => lease,
-            Err(fault) if failed.is_some() => return unreachable_(function, &fault.to_string()),
-            Err(fault) if fault.kind() == Kind::NotFound => return refuse(StatusCode::NOT_FOUND, &fault.to_string()),
-            Err(fault) => {
-                let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, &fault.to_string());
-                answer.headers_mut().insert(
-                    actix_web::http::header::RETRY_AFTER,
-                    actix_web::http::header::HeaderValue::from_static("1"),
-                );
-                return answer;
-            }
+        let lease = match shared.provider.lease_now(function) {
+            Some(lease) => lease,
+            None => match wait_for_lease(shared, function, request).await {
+                Ok(lease) => lease,
+                Err(answer) => return answer,
+            },
         };
         let sent = body.take().expect("put back by every round that goes on");
         let timeout = shared.provider.config.read_timeout;
@@ -138,13 +134,44 @@ async fn forward(
                 let most = shared.provider.config.max_idle_conns_per_host;
                 return answer(response, connection, lease, request, most, &stamp);
             }
-            Err(Refused { why, unsent: Some(back) }) if failed.is_none() && function.available() > 1 => {
-                tracing::debug!(replica = %lease.name, %why, "trying another replica");
-                (body, failed) = (Some(back), Some(lease));
+            Err(Refused { why, unsent, broken }) => {
+                if broken {
+                    shared.provider.doubt(function, &lease, &why);
+                }
+                match unsent {
+                    Some(back) if !second => (body, second) = (Some(back), true),
+                    _ => return unreachable_(function, &why),
+                }
             }
-            Err(Refused { why, .. }) => return unreachable_(function, &why),
         }
     }
+}
+
+/// A replica, waited for in the function's line.
+async fn wait_for_lease(
+    shared: &Shared,
+    function: &Arc<Function>,
+    request: &HttpRequest,
+) -> Result<Lease, HttpResponse> {
+    let waited = tokio::select! {
+        biased;
+        waited = shared.provider.lease(function) => waited,
+        // Nobody reads this answer.
+        _ = peer::ended(request, Duration::MAX) => return Err(refuse(StatusCode::BAD_GATEWAY, "the client went away")),
+    };
+    waited.map_err(|unserved| match unserved {
+        Unserved::Gone(fault) => refuse(StatusCode::NOT_FOUND, &fault.to_string()),
+        Unserved::Full(fault) => later(StatusCode::TOO_MANY_REQUESTS, &fault, Duration::ZERO),
+        Unserved::Nobody { fault, retry_after } => later(StatusCode::SERVICE_UNAVAILABLE, &fault, retry_after),
+    })
+}
+
+/// An answer that says when to come again, in whole seconds (RFC 9110, section 10.2.3).
+fn later(status: StatusCode, fault: &Fault, after: Duration) -> HttpResponse {
+    let mut answer = refuse(status, &fault.to_string());
+    let seconds = (after.as_secs_f64().ceil() as u64).max(1);
+    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    answer
 }
 
 /// What the stock gateway adds to a call: its id and its start, told to the function and to the client. Where a
@@ -175,7 +202,10 @@ impl Stamp {
 
 struct Refused {
     why: String,
+    /// The request, when nothing of it has been sent.
     unsent: Option<RequestBody>,
+    /// The replica has refused or reset the connection.
+    broken: bool,
 }
 
 /// One request and the head of its response, on a kept connection or, if that turns out closed, on a new one.
@@ -189,7 +219,7 @@ async fn exchange(
 ) -> Result<(hyper::Response<Incoming>, Connection), Refused> {
     let mut connection = match upstream::connect(lease).await {
         Ok(connection) => connection,
-        Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
+        Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body), broken: true }),
     };
     let mut outgoing = outgoing_request(&connection.host, request, body, path, upgrade, stamp)?;
     loop {
@@ -197,21 +227,27 @@ async fn exchange(
             Ok(response) => return Ok((response, connection)),
             Err(mut error) => {
                 let why = error.error().to_string();
+                // Otherwise the client's body broke off, or the answer is no HTTP.
+                let broken = !error.error().is_user() && !error.error().is_parse();
                 outgoing = match error.take_message() {
                     Some(unsent) if connection.reused => unsent,
-                    Some(unsent) => return Err(Refused { why, unsent: Some(unsent.into_body()) }),
+                    Some(unsent) => return Err(Refused { why, unsent: Some(unsent.into_body()), broken }),
                     // The replica may have closed a kept connection just then. As Go's transport does it, and so
                     // the stock provider: what asks for nothing but an answer is asked once more.
                     None if connection.reused && is_replayable(request) => {
                         let nothing = RequestBody { length: Some(0), payload: Payload::None };
                         outgoing_request(&connection.host, request, nothing, path, upgrade, stamp)?
                     }
-                    None => return Err(Refused { why, unsent: None }),
+                    None => return Err(Refused { why, unsent: None, broken }),
                 };
                 connection = match upstream::fresh(lease).await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        return Err(Refused { why: error.to_string(), unsent: Some(outgoing.into_body()) });
+                        return Err(Refused {
+                            why: error.to_string(),
+                            unsent: Some(outgoing.into_body()),
+                            broken: true,
+                        });
                     }
                 };
             }
@@ -257,7 +293,7 @@ fn outgoing_request(
     let built = hyper::Request::builder().method(method).uri(path).body(());
     let (mut parts, ()) = match built {
         Ok(built) => built.into_parts(),
-        Err(error) => return Err(Refused { why: error.to_string(), unsent: None }),
+        Err(error) => return Err(Refused { why: error.to_string(), unsent: None, broken: false }),
     };
     let headers = request.headers();
     let connection = headers.get(CONNECTION).and_then(|value| value.to_str().ok());

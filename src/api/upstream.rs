@@ -82,21 +82,23 @@ thread_local! {
 
 /// An idle connection to a replica, or a new one.
 pub async fn connect(replica: &Replica) -> std::io::Result<Connection> {
+    let serial = replica.serial();
     let idle = POOL.with_borrow_mut(|pool| {
-        let waiting = pool.idle.get_mut(&replica.serial)?;
+        let waiting = pool.idle.get_mut(&serial)?;
         waiting.retain(|idle| !idle.sender.is_closed());
         // One whose last exchange is just ending is not ready yet; another one may be.
         let at = waiting.iter().rposition(|idle| idle.sender.is_ready() && idle.since.elapsed() < IDLE)?;
         Some(waiting.swap_remove(at))
     });
     match idle {
-        Some(Idle { host, sender, .. }) => Ok(Connection { replica: replica.serial, host, sender, reused: true }),
+        Some(Idle { host, sender, .. }) => Ok(Connection { replica: serial, host, sender, reused: true }),
         None => fresh(replica).await,
     }
 }
 
 /// A new connection to a replica.
 pub async fn fresh(replica: &Replica) -> std::io::Result<Connection> {
+    let serial = replica.serial();
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(replica.address))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
@@ -108,7 +110,7 @@ pub async fn fresh(replica: &Replica) -> std::io::Result<Connection> {
         let _ = connection.with_upgrades().await;
     });
     let host = HeaderValue::try_from(replica.address.to_string()).map_err(std::io::Error::other)?;
-    Ok(Connection { replica: replica.serial, host, sender, reused: false })
+    Ok(Connection { replica: serial, host, sender, reused: false })
 }
 
 impl Connection {

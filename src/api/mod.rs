@@ -20,6 +20,7 @@ mod invoke;
 mod logs;
 mod namespaces;
 mod peer;
+mod replicas;
 mod routes;
 mod secrets;
 mod ui;
@@ -27,6 +28,7 @@ mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::function::ReplicaName;
 use crate::image::Layer;
 use crate::network::{Attachment, Network};
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
 
 /// The fake kernel. Clone it to see what is left in it.
@@ -159,6 +159,15 @@ impl Sandbox for Fake {
     fn signal(&self, replica: &ReplicaName, _: Signal) -> Result<()> {
         self.end(replica, Exit::Signal(15));
         Ok(())
+    }
+
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit> {
+        let books = self.books.lock().unwrap();
+        match books.processes.get(replica).map(|process| process.exit) {
+            // Every program of the fake's images is true(1) but false(1).
+            Some(None) => Ok(Exit::Code(i32::from(program.argv[0] == "false"))),
+            _ => Err(Fault::not_found(format!("replica {replica} does not run"))),
+        }
     }
 
     fn teardown(&self) -> Result<()> {

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod on_zfs;
+mod operations;
 mod page;
 mod shipped;
 mod stock_images;

@@ -21,7 +21,7 @@ use super::{devfs, mount, process, rctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{self, Exit, Found, Plan, Sandbox, Signal, Usage};
 
 mod lent;
 mod root;
@@ -204,6 +204,14 @@ impl Sandbox for JailSandbox {
             return Err(Fault::not_found(format!("no jail {name} is running")));
         };
         if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
+    }
+
+    fn exec(&self, replica: &ReplicaName, program: &sandbox::Program) -> Result<Exit> {
+        let name = replica.to_string();
+        let jail = jail::find(&name)?.ok_or_else(|| Fault::not_found(format!("no jail {name} is running")))?;
+        let process = Program::beside(program, jail.jid)?.spawn();
+        let process = process.context(|| format!("cannot run {} in jail {name}", program.argv[0]))?;
+        process.wait().context(|| "cannot wait for the program")
     }
 
     /// Snapshots that are lent are all that is shared.

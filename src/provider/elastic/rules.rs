@@ -117,7 +117,7 @@ impl Rules {
     pub(in crate::provider) fn deployed(&self, labels: &Texts, now: Option<u32>) -> u32 {
         match now {
             Some(now) if self.load.is_some() => now.clamp(self.min, self.max),
-            Some(now) if !labels.get(MIN).is_some_and(|min| min != "0") => now,
+            Some(now) if labels.get(MIN).is_none_or(|min| min == "0") => now,
             _ => self.min,
         }
     }
@@ -172,7 +172,8 @@ mod tests {
     /// Which labels turn load scaling on, and what they mean together.
     #[test]
     fn the_table_of_labels() {
-        let table: [(&[(&str, &str)], u32, u32, Option<(Measure, f64)>); 9] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], u32, u32, Option<(Measure, f64)>);
+        let table: [Row; 9] = [
             (&[], 1, 20, None),
             (&[(MIN, "3")], 3, 20, None),
             (&[(MIN, "30")], 30, 30, None),

@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_long_log_gives_its_beginning_back_and_stays_readable() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let logs = Logs::new(dir.path().to_owned(), 64 << 10);
         let a = replica();
         let mut out = logs.open(&a).unwrap();

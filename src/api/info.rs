@@ -33,8 +33,8 @@ pub async fn health() -> HttpResponse {
 
 /// /metrics.
 pub async fn metrics(shared: Data<Shared>) -> Result<HttpResponse, ApiError> {
-    let (metrics, provider) = (shared.metrics.clone(), shared.provider.clone());
-    let text = provider.run(move |provider| Ok(metrics.render(provider))).await?;
+    let (metrics, images) = (shared.metrics.clone(), shared.images.clone());
+    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images))).await?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn count(
 
 /// A label from a small set: names of functions are left out, and paths that are no route are one.
 fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 10] = [
+    const PATHS: [&str; 11] = [
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -110,6 +110,7 @@ fn label(path: &str) -> &'static str {
         "/system/namespace",
         "/system/images/load",
         "/system/replicas",
+        "/system/targets",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PATHS.iter().find(fits).copied().unwrap_or("other")

@@ -139,7 +139,7 @@ impl Provider {
         }
         tracing::debug!(replica = %replica.name, why, "a replica gets no requests until it accepts connections again");
         function.publish();
-        self.probe_until_ready(function, replica, &function.deployed());
+        self.probe_until_ready(function, replica, &function.deployed(), None);
     }
 
     fn nobody(&self, function: &Function, retry_after: Duration) -> Unserved {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::elastic::{Line, Rules};
 use super::lease::{Lease, Refusal, Replica};
+use super::timing::Restarts;
 use crate::function::{FunctionKey, FunctionSpec};
 use crate::image::Image;
 
@@ -71,6 +72,8 @@ pub struct Function {
     pub key: FunctionKey,
     /// Requests sent to it.
     pub invocations: AtomicU64,
+    /// Replicas that ended unasked.
+    pub restarts: Restarts,
     /// Requests that wait for a replica of it.
     pub line: Arc<Line>,
     deployed: ArcSwap<Deployed>,
@@ -131,6 +134,7 @@ impl Function {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
             invocations: AtomicU64::new(0),
+            restarts: Restarts::default(),
             line: Arc::default(),
             wanted: AtomicU32::new(deployed.spec.replicas),
             deployed: ArcSwap::from_pointee(deployed),

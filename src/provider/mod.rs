@@ -47,6 +47,7 @@ mod replica;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use activate::Unserved;
 pub use annotations::Annotations;
@@ -78,6 +79,8 @@ pub struct Provider {
     pub namespaces: Namespaces,
     /// What replicas print.
     pub logs: Arc<Logs>,
+    /// How long starts take.
+    pub timing: timing::Timing,
     images: Arc<dyn Images>,
     addresses: Mutex<Pool>,
     locks: locks::KeyLocks,
@@ -102,6 +105,7 @@ impl Provider {
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
+            timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             me: me.clone(),

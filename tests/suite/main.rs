@@ -22,12 +22,16 @@ mod elastic_zero;
 mod faas_cli;
 mod images;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod observe;
 mod on_zfs;
 mod operations;
 mod page;
 mod shipped;
 mod stock_images;
 mod streams;
+#[cfg(target_os = "freebsd")]
+mod way_out;

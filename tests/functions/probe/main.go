@@ -36,6 +36,9 @@ func main() {
 		time.Sleep(time.Hour)
 		return
 	}
+	if os.Getenv("METRICS") == "1" { // as watchdogs do
+		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
+	}
 	fmt.Println("probe is listening")
 	started = time.Now()
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.

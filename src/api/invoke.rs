@@ -26,26 +26,50 @@ use crate::provider::{Function, Lease, Unserved};
 /// Marks an answer that is the provider's and not the function's.
 const INTERNAL: (&str, &str) = ("X-OpenFaaS-Internal", "proxy");
 
+/// The function that a call is for, and what it is to be asked.
+pub struct Target {
+    /// The function.
+    pub function: Arc<Function>,
+    /// The function as the caller wrote it.
+    pub written: String,
+    /// Path and query for the function.
+    pub path: String,
+}
+
 /// Forwards one request.
 pub async fn invoke(shared: Data<Shared>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    match resolve(&shared, &request, "/function/") {
+        Ok(target) => call(&shared, target, &request, payload).await,
+        Err(answer) => *answer,
+    }
+}
+
+/// Finds out what a request below `prefix` calls, or how it is refused.
+pub fn resolve(shared: &Shared, request: &HttpRequest, prefix: &str) -> Result<Target, Box<HttpResponse>> {
     if !matches!(request.method().as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "HEAD") {
-        return HttpResponse::MethodNotAllowed().finish();
+        return Err(HttpResponse::MethodNotAllowed().finish().into());
     }
     if let Some(clean) = cleaned(request.uri()) {
-        return HttpResponse::MovedPermanently().insert_header(("Location", clean)).finish();
+        return Err(HttpResponse::MovedPermanently().insert_header(("Location", clean)).finish().into());
     }
-    let Some((name, rest)) = split(request.uri().path()) else {
-        return error::text(StatusCode::NOT_FOUND, "404 page not found");
+    let Some((name, rest)) = split(request.uri().path(), prefix) else {
+        return Err(error::text(StatusCode::NOT_FOUND, "404 page not found").into());
     };
-    let Some(function) = find(&shared, name) else {
-        return refuse(StatusCode::NOT_FOUND, &format!("function {name} does not exist; see faas-cli list"));
+    let Some(function) = find(shared, name) else {
+        let text = format!("function {name} does not exist; see faas-cli list");
+        return Err(refuse(StatusCode::NOT_FOUND, &text).into());
     };
-    function.invocations.fetch_add(1, Ordering::Relaxed);
     let path = match request.uri().query() {
         Some(query) => format!("{}?{query}", if rest.is_empty() { "/" } else { rest }),
         None => if rest.is_empty() { "/" } else { rest }.to_owned(),
     };
-    forward(&shared, &function, &request, payload.into_inner(), &path).await
+    Ok(Target { function, written: name.to_owned(), path })
+}
+
+/// Makes a call that [`resolve`] has found.
+pub async fn call(shared: &Shared, target: Target, request: &HttpRequest, payload: web::Payload) -> HttpResponse {
+    target.function.invocations.fetch_add(1, Ordering::Relaxed);
+    forward(shared, &target.function, request, payload.into_inner(), &target.path).await
 }
 
 /// The function that `name` or `name.namespace` means.
@@ -57,8 +81,8 @@ fn find(shared: &Shared, name: &str) -> Option<Arc<Function>> {
 }
 
 /// Splits `/function/NAME/rest` into the name and `/rest`, both as the client sent them.
-fn split(path: &str) -> Option<(&str, &str)> {
-    let path = path.strip_prefix("/function/")?;
+fn split<'a>(path: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let path = path.strip_prefix(prefix)?;
     let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     (!name.is_empty() && name.bytes().all(fits)).then_some((name, rest))
@@ -108,7 +132,7 @@ async fn forward(
             },
         };
         let sent = body.take().expect("put back by every round that goes on");
-        let timeout = shared.provider.config.read_timeout;
+        let timeout = shared.answer_within;
         let exchange = exchange(&lease, request, sent, path, upgrade, &stamp);
         let answered = tokio::select! {
             biased;
@@ -337,11 +361,11 @@ mod tests {
 
     #[test]
     fn names_and_paths_are_split_as_the_client_sent_them() {
-        assert_eq!(split("/function/f"), Some(("f", "")));
-        assert_eq!(split("/function/f.ns/"), Some(("f.ns", "/")));
-        assert_eq!(split("/function/f/a%2Fb/"), Some(("f", "/a%2Fb/")));
+        assert_eq!(split("/function/f", "/function/"), Some(("f", "")));
+        assert_eq!(split("/function/f.ns/", "/function/"), Some(("f.ns", "/")));
+        assert_eq!(split("/function/f/a%2Fb/", "/function/"), Some(("f", "/a%2Fb/")));
         for path in ["/function/", "/function//a", "/function/a%20b", "/functions/f", "/function/é"] {
-            assert_eq!(split(path), None, "{path}");
+            assert_eq!(split(path, "/function/"), None, "{path}");
         }
     }
 

@@ -70,6 +70,7 @@ impl Catalog {
 pub struct Function {
     /// Its name.
     pub key: FunctionKey,
+    full: String,
     /// Requests sent to it.
     pub invocations: AtomicU64,
     /// Replicas that ended unasked.
@@ -133,6 +134,7 @@ impl Function {
     pub(super) fn new(deployed: Deployed, rules: Rules) -> Arc<Self> {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
+            full: deployed.spec.key.to_string(),
             invocations: AtomicU64::new(0),
             restarts: Restarts::default(),
             line: Arc::default(),
@@ -157,6 +159,11 @@ impl Function {
     /// Whether its replicas are being changed.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst) > 0
+    }
+
+    /// Its name with its namespace, `name.namespace`.
+    pub fn full_name(&self) -> &str {
+        &self.full
     }
 
     /// Its spec and image.

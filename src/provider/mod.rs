@@ -50,7 +50,7 @@ mod tests;
 mod timing;
 
 pub use activate::Unserved;
-pub use annotations::Annotations;
+pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function};
 pub use deploy::Desired;
 pub use elastic::{Rules, Settings as ElasticSettings};

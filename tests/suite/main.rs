@@ -20,6 +20,8 @@ mod contract_secrets;
 mod contract_settings;
 mod elastic_zero;
 mod faas_cli;
+mod gateway;
+mod gateway_queue;
 mod images;
 mod isolation;
 mod killed;

@@ -130,6 +130,9 @@ func routes() http.Handler {
 		"/spawn":   spawn,
 		"/log":     logLines,
 		"/_/ready": ready,
+		// about being called
+		"/record":   record,
+		"/recorded": recorded,
 	}
 	// No ServeMux: it would clean the path and redirect, and the tests are about the raw one.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

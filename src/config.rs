@@ -65,6 +65,8 @@ pub struct Config {
     pub limits: DefaultLimits,
     /// How Go functions are compiled.
     pub builder: crate::build::Settings,
+    /// How the number of replicas follows calls and load.
+    pub elastic: crate::provider::ElasticSettings,
     /// The standalone port.
     pub gateway: gateway::config::Settings,
 }
@@ -236,6 +238,7 @@ impl Default for Config {
             function_label: false,
             limits: DefaultLimits::default(),
             builder: Default::default(),
+            elastic: Default::default(),
             gateway: gateway::config::Settings::default(),
         }
     }
@@ -336,7 +339,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
-/// A setting that [`parse_duration`] reads, or a whole number of seconds.
+/// Reads a duration: a number of seconds, or text for [`parse_duration`].
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

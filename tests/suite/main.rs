@@ -18,6 +18,7 @@ mod contract_logs;
 mod contract_namespaces;
 mod contract_secrets;
 mod contract_settings;
+mod elastic_zero;
 mod faas_cli;
 mod gateway;
 mod gateway_queue;

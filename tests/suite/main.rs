@@ -16,6 +16,7 @@ mod elastic_zero;
 mod faas_cli;
 mod gateway;
 mod gateway_queue;
+mod gateway_tls;
 mod images;
 mod isolation;
 mod kept;
@@ -29,6 +30,7 @@ mod operations;
 mod page;
 mod settings;
 mod shipped;
+mod stock_gateway;
 mod stock_images;
 mod streams;
 #[cfg(target_os = "freebsd")]

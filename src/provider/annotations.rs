@@ -6,7 +6,7 @@ use crate::fault::{Context, Result};
 use crate::function::Quantity;
 use crate::image::Platform;
 
-/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it ignores it.
+/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it refuses it.
 const DISK: &str = "com.faas-jails.disk";
 
 /// Which platform of a multi-platform image to take, such as `linux/amd64`.

@@ -22,6 +22,7 @@ pub struct Options {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
+    dataset: Option<String>,
     bare: bool,
 }
 
@@ -72,6 +73,12 @@ impl Options {
         self
     }
 
+    /// Keeps images and roots below this dataset, which the test has made.
+    pub fn zfs(mut self, dataset: &str) -> Self {
+        self.dataset = Some(dataset.to_owned());
+        self
+    }
+
     /// Leaves the probe image out.
     pub fn without_images(mut self) -> Self {
         self.bare = true;
@@ -119,8 +126,11 @@ impl Options {
         if !images.contains("pull =") {
             images += "pull = \"if-not-present\"\n";
         }
-        let ground = platform::Ground::make(&lease.realm());
-        let (above, mode) = ground.settings();
+        let ground = platform::Ground::make(&lease.realm(), self.dataset.as_deref());
+        let (mut above, mode) = ground.settings();
+        if top.contains("storage =") {
+            above.clear();
+        }
         let text = format!(
             "root = \"{}\"
 realm = \"{}\"
@@ -142,17 +152,7 @@ nat = false
         );
         fs::write(&config, text).expect("writing the configuration");
         let http = Client { address: ([127, 0, 0, 1], 1).into(), credentials: self.credentials };
-        Daemon {
-            dir,
-            root,
-            config,
-            _ground: ground,
-            lease,
-            env: self.env,
-            arguments: self.arguments,
-            process: None,
-            http,
-        }
+        Daemon { dir, root, config, ground, lease, env: self.env, arguments: self.arguments, process: None, http }
     }
 }
 
@@ -165,7 +165,7 @@ pub struct Daemon {
     /// Its configuration.
     pub config: PathBuf,
     dir: TempDir,
-    _ground: platform::Ground,
+    ground: platform::Ground,
     lease: Lease,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -341,6 +341,11 @@ impl Daemon {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// How many layers its storage has.
+    pub fn layers(&self) -> usize {
+        self.ground.layers().unwrap_or_else(|| fs::read_dir(self.root.join("layers")).map_or(0, Iterator::count))
     }
 
     /// How many files the daemon has open.

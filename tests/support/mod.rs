@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 pub mod daemon;
+pub mod dataset;
 pub mod http;
 pub mod image;
 pub mod images;

@@ -26,12 +26,7 @@ pub fn open(config: &Config) -> Result<Platform> {
         NetworkMode::Vnet => Mode::Vnet,
         NetworkMode::Bridge => return unsupported("network mode bridge is Linux's; on FreeBSD it is alias or vnet"),
     };
-    let storage = ZfsStorage::open(Settings {
-        parent: config.zfs.dataset.parse::<Parent>()?,
-        realm: config.realm.clone(),
-        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
-        engine: Choice::Best,
-    })?;
+    let storage = open_zfs(config)?;
     let network = network::Settings {
         realm: config.realm.clone(),
         network: config.network.subnet,
@@ -46,6 +41,16 @@ pub fn open(config: &Config) -> Result<Platform> {
         storage: Arc::new(Furnished(storage)),
         network: Arc::from(network::connect(mode, network)),
         sandbox: Arc::new(JailSandbox::open(sandbox)?),
+    })
+}
+
+/// The ZFS storage that the configuration names.
+pub fn open_zfs(config: &Config) -> Result<ZfsStorage> {
+    ZfsStorage::open(Settings {
+        parent: config.zfs.dataset.parse::<Parent>()?,
+        realm: config.realm.clone(),
+        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
+        engine: Choice::Best,
     })
 }
 

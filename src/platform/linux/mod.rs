@@ -12,7 +12,7 @@ mod probe;
 pub mod sandbox;
 mod trash;
 
-pub use open::{image_target, open};
+pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 
 use std::io;

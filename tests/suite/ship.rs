@@ -12,7 +12,7 @@ use crate::needs_root;
 use crate::support::image::{Image, Layer};
 use crate::support::images::probe_image;
 use crate::support::{Daemon, registry};
-use crate::zpool::{self, Pool};
+use crate::zpool::Pool;
 
 /// Two pairs that `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` have made.
 const PRIVATE: &str = "MC4CAQAwBQYDK2VwBCIEINE8riMmLDbN8k9kUzqKb/PVjoR2fOmAutm2vLS9E00Y";

@@ -47,7 +47,7 @@ pub enum Verb {
     /// Remove images that no function uses, and their layers
     Prune,
     /// Write an image as compressed ZFS streams, with a description that can be signed (storage = "zfs")
-    Export(ship::Export),
+    Export(Box<ship::Export>),
     /// Take over an image that another host has exported (storage = "zfs")
     Import(ship::Import),
 }
@@ -56,7 +56,7 @@ pub fn run(config: &Config, verb: Verb) -> Result<()> {
     match verb {
         Verb::Export(arguments) => ship::export(config, &arguments),
         Verb::Import(arguments) => ship::import(config, &arguments),
-        verb => in_store(&*super::open(config)?.1, config, verb),
+        verb => in_store(&super::open(config)?.1, config, verb),
     }
 }
 

@@ -1,6 +1,6 @@
 # make test   every test; the acceptance tests need root       make demo   the whole way, on this machine (root)
 # make lint   format, lints, licences                          make help   the rest
-.PHONY: help build setup stock test demo lint freebsd-check bench clean
+.PHONY: help build setup stock test demo lint freebsd-check bench bench-freebsd clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,11 +10,12 @@ build: ## compile the program: target/release/faas-jails
 
 # Installing needs root; without it, what is missing shows up as skipped tests.
 setup: ## install what tests and demo need (Debian 12 or FreeBSD, as root)
-	@if [ "$$(id -u)" = 0 ]; then tools/setup.sh; else echo "not root: installing nothing"; fi
+	@if [ "$$(id -u)" = 0 ]; then tools/setup.sh $(WITH); else echo "not root: installing nothing"; fi
 
 stock: ## look for the stock OpenFaaS programs that some tests run
 	@tools/stock.sh
 
+test: WITH = observe
 test: setup stock ## run every test; the last line counts them
 	@tools/test.sh
 
@@ -32,6 +33,9 @@ lint: ## formatting, clippy, Go vet, licences
 
 freebsd-check: ## compile program and tests for FreeBSD, with clippy
 	tools/freebsd-check.sh
+
+bench-freebsd: ## what a start costs there, step by step, on the machine that FREEBSD_SSH reaches
+	tools/freebsd-bench.sh
 
 bench: ## compare with the programs that others use
 	tools/setup.sh bench

@@ -36,6 +36,11 @@ impl Credentials {
         Ok(Self { user: read("basic-auth-user")?, password: read("basic-auth-password")? })
     }
 
+    /// An Authorization header that holds them.
+    pub fn header(&self) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)))
+    }
+
     /// Whether an Authorization header holds them. Takes the same time wherever they differ.
     fn accepts(&self, header: &[u8]) -> bool {
         let basic = header.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
@@ -47,11 +52,20 @@ impl Credentials {
     }
 }
 
-/// Lets a request through, or answers 401.
+/// Set by browsers: whether the page that makes the request is of this server (Fetch Metadata Request Headers, W3C).
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// Lets a request through, or answers 401; 403 to a page of another site, which a browser would give the password that
+/// its user has typed here. Without a password the answer is the same: any page could otherwise deploy on a
+/// developer's machine.
 pub(super) async fn check(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> std::result::Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if request.headers().get(FETCH_SITE).is_some_and(|site| site == "cross-site") {
+        let answer = HttpResponse::Forbidden().body("this is not for pages of other sites");
+        return Ok(request.into_response(answer));
+    }
     let shared = request.app_data::<web::Data<Shared>>().expect("set for the whole app");
     let allowed = shared.credentials.as_ref().is_none_or(|credentials| {
         request.headers().get(AUTHORIZATION).is_some_and(|header| credentials.accepts(header.as_bytes()))
@@ -79,6 +93,7 @@ mod tests {
         let credentials = Credentials::read(dir.path()).unwrap();
         let header = |text: &str| format!("Basic {}", STANDARD.encode(text)).into_bytes();
         assert!(credentials.accepts(&header("admin:se:cret")));
+        assert!(credentials.accepts(credentials.header().as_bytes()));
         assert!(credentials.accepts(&[b"basic ", STANDARD.encode("admin:se:cret").as_bytes()].concat()));
         for wrong in ["admin:", "admin", ":se:cret", "admin:se:cre", "Admin:se:cret", "admin:se:cret "] {
             assert!(!credentials.accepts(&header(wrong)), "{wrong}");

@@ -15,7 +15,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::function::ReplicaName;
 use crate::image::Layer;
 use crate::network::{Attachment, Network};
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
 
 /// The fake kernel. Clone it to see what is left in it.
@@ -24,6 +24,8 @@ pub struct Fake {
     books: Arc<Mutex<Books>>,
     /// Replicas ever started.
     pub starts: Arc<AtomicUsize>,
+    /// While set, no start succeeds.
+    pub refuses: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -128,7 +130,7 @@ impl Network for Fake {
 
 impl Sandbox for Fake {
     fn start(&self, plan: &Plan) -> Result<()> {
-        if plan.env.contains_key("FAIL_START") {
+        if plan.env.contains_key("FAIL_START") || self.refuses.load(Ordering::SeqCst) {
             return Err(Fault::invalid(format!("{} is not in the image", plan.argv[0])));
         }
         self.starts.fetch_add(1, Ordering::SeqCst);
@@ -159,6 +161,15 @@ impl Sandbox for Fake {
         Ok(())
     }
 
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit> {
+        let books = self.books.lock().unwrap();
+        match books.processes.get(replica).map(|process| process.exit) {
+            // Every program of the fake's images is true(1) but false(1).
+            Some(None) => Ok(Exit::Code(i32::from(program.argv[0] == "false"))),
+            _ => Err(Fault::not_found(format!("replica {replica} does not run"))),
+        }
+    }
+
     fn teardown(&self) -> Result<()> {
         Ok(())
     }
@@ -184,6 +195,7 @@ impl Sandbox for Fake {
         let found = |(replica, process): (&ReplicaName, &Process)| Found {
             replica: replica.clone(),
             alive: process.exit.is_none(),
+            number: None,
         };
         Ok(books.processes.iter().map(found).collect())
     }

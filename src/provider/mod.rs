@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Invariants:
-//! - The spec file of a function is written before its effects are visible, and in one step. What runs and
-//!   doesn't match a spec file is swept at the next start ([`adopt`]).
+//! - The spec file of a function says what a person asked for, and is written in one step: after new replicas have
+//!   started, so that no call waits for the disk, and before old ones go. How many replicas calls and load have made
+//!   of that is in no file ([`elastic`]). What runs and doesn't match a spec file is swept at the next start ([`adopt`]).
 //! - Whoever changes a function holds its key lock ([`locks`]); the invoke path holds none, ever.
 //! - [`Provider::discard`] is the only way a replica goes. It tries every step and can be repeated.
 
@@ -38,18 +39,24 @@ mod adopt;
 mod annotations;
 mod catalog;
 mod deploy;
+mod elastic;
+mod lease;
 mod locks;
 mod namespaces;
 mod replica;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod timing;
 
-pub use annotations::Annotations;
-pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
+pub use activate::Unserved;
+pub use annotations::{Annotations, Retry};
+pub use catalog::{Catalog, Deployed, Function};
 pub use deploy::Desired;
+pub use elastic::{Rules, Settings as ElasticSettings};
+pub use lease::{Gate, Lease, Replica};
 pub use namespaces::{NamespaceSpec, Namespaces};
-pub use replica::Usage;
+pub use replica::{Usage, environment};
 
 /// Where a deploy gets its image from.
 pub trait Images: Send + Sync {
@@ -72,6 +79,8 @@ pub struct Provider {
     pub namespaces: Namespaces,
     /// What replicas print.
     pub logs: Arc<Logs>,
+    /// How long starts take.
+    pub timing: timing::Timing,
     images: Arc<dyn Images>,
     addresses: Mutex<Pool>,
     locks: locks::KeyLocks,
@@ -95,7 +104,8 @@ impl Provider {
             catalog: Catalog::default(),
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
-            starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
+            starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
+            timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             me: me.clone(),
@@ -140,6 +150,18 @@ impl Provider {
     }
 
     fn spec_path(&self, key: &FunctionKey) -> PathBuf {
-        self.config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+        spec_path(&self.config, key)
+    }
+}
+
+fn spec_path(config: &Config, key: &FunctionKey) -> PathBuf {
+    config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+}
+
+impl Deployed {
+    /// A function as it is deployed, from its spec file: for programs beside the daemon.
+    pub fn read(config: &Config, key: &FunctionKey) -> Result<Self> {
+        let read = crate::files::read_json(&spec_path(config, key))?;
+        read.ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
     }
 }

@@ -1,5 +1,6 @@
 //! Removal: of everything, from whatever state, more than once.
 
+use faas_jails::platform::freebsd::network::{Mode, Settings, connect};
 use faas_jails::platform::freebsd::{jail, mount, rctl};
 use faas_jails::sandbox::{Limits, Sandbox};
 use faas_jails::storage::Root;
@@ -93,6 +94,43 @@ fn a_start_that_fails_half_way_undoes_itself() {
     let plan = host.plan_on(root, "true");
     assert!(host.sandbox().start(&plan).is_err());
     assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn many_start_and_go_at_once() {
+    let Some(host) = Host::new() else { return };
+    let network = connect(
+        Mode::Alias,
+        Settings { realm: host.realm.clone(), network: "10.216.0.0/24".parse().unwrap(), egress: None },
+    );
+    network.setup().unwrap();
+    let tree = host.tree();
+    let plans: Vec<_> = (2..34u8)
+        .map(|last| {
+            let mut plan = host.plan_on(Root::Directory(tree.clone()), "sleep 300 & sleep 300");
+            plan.network = network.attach(&plan.replica, [10, 216, 0, last].into()).unwrap();
+            plan
+        })
+        .collect();
+    let sandbox = host.sandbox();
+    std::thread::scope(|scope| {
+        for plan in &plans {
+            scope.spawn(|| sandbox.start(plan).unwrap_or_else(|fault| panic!("{fault}")));
+        }
+    });
+    let found = sandbox.list().unwrap();
+    assert!(found.len() == plans.len() && found.iter().all(|found| found.alive), "{found:?}");
+    std::thread::scope(|scope| {
+        for plan in &plans {
+            scope.spawn(|| {
+                sandbox.remove(&plan.replica).unwrap_or_else(|fault| panic!("{fault}"));
+                network.detach(&plan.replica).unwrap_or_else(|fault| panic!("{fault}"));
+            });
+        }
+    });
+    assert_eq!(sandbox.list().unwrap(), []);
+    assert_eq!(network.attached().unwrap(), []);
+    network.teardown().unwrap();
 }
 
 #[test]

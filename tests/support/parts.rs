@@ -47,15 +47,15 @@ pub fn probe() -> &'static [u8] {
     })
 }
 
-/// Debian's statically linked busybox.
-pub fn busybox() -> &'static [u8] {
-    static BUSYBOX: OnceLock<Vec<u8>> = OnceLock::new();
-    BUSYBOX.get_or_init(|| fs::read("/bin/busybox").expect("reading /bin/busybox; tools/setup.sh installs it"))
-}
-
 /// A stock OpenFaaS program that tools/stock.sh found on this machine.
 pub fn stock(name: &str) -> Option<PathBuf> {
     let directory = platform::shipped_parts().unwrap_or_else(|| project().join("target"));
     let path = directory.join("stock").join(name);
     path.exists().then_some(path)
+}
+
+/// Whether a program of this name is in PATH.
+pub fn installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }

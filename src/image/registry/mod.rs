@@ -32,7 +32,7 @@ mod http_client;
 
 pub use blob::BlobReader;
 pub use credentials::{Credentials, Login};
-pub use http_client::{Http, is_loopback};
+pub use http_client::{Http, bundle, is_loopback, roots as trusted_roots};
 
 use challenge::Challenge;
 use http_client::{Origin, encode, is_passing, retry_after};

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use std::io;
 use std::time::Duration;
 
-use super::sys;
+use super::{sys, sysctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::sandbox::{Limits, Usage};
 
@@ -17,32 +17,64 @@ type Call = unsafe extern "C" fn(*const libc::c_char, usize, *mut libc::c_char, 
 
 /// Whether this kernel counts resources.
 pub fn enabled() -> bool {
-    super::sysctl::integer("kern.racct.enable") == Some(1)
+    sysctl::integer("kern.racct.enable") == Some(1)
+}
+
+/// What the kernel does with a fork that a rule denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    /// The fork fails.
+    Safe,
+    /// It fails, or the whole host stops: on FreeBSD 15, `racct_proc_fork` cleans up by `racct_proc_exit`, whose
+    /// `racct_getpcpu` locks a thread that has no lock yet unless the memory was a process's before.
+    Fatal,
+}
+
+impl Denial {
+    fn of_this_kernel() -> Self {
+        const FIRST_FATAL: i64 = 1_500_000;
+        if sysctl::integer("kern.osreldate").is_some_and(|version| version >= FIRST_FATAL) {
+            return Self::Fatal;
+        }
+        Self::Safe
+    }
 }
 
 /// The rules for `limits` on jail `name`, as rctl(8) writes them.
 ///
-/// Memory is what is resident, and passing the limit kills: `memoryuse:deny` is accepted by the kernel but
-/// denies nothing. `swapuse` counts what is reserved, not what is swapped out, and a Go program that uses 7 MB
-/// reserves 1.3 GB: its bound is generous and stops only what could never fit.
-pub fn rules(name: &str, limits: &Limits) -> Vec<String> {
+/// - Memory is what is resident, and passing the limit kills: `memoryuse:deny` is accepted by the kernel but
+///   denies nothing. `swapuse` counts what is reserved, not what is swapped out, and a Go program that uses 7 MB
+///   reserves 1.3 GB: its bound is generous and stops only what could never fit.
+/// - Where denying a fork can stop the host, a process beyond the limit dies as soon as it is forked, and one
+///   that starts a thread too many dies. Dead processes that nobody waits for still count as processes; only
+///   when they are four times as many as the limit are forks denied: without, they would be all of the host's.
+/// - Open files are limited by setrlimit(2), which root in a jail may raise; who does is killed. To deny them is
+///   no way: a child inherits what the daemon's table of files counted, and its forks would be denied.
+fn rules(name: &str, limits: &Limits, denial: Denial) -> Vec<String> {
     let mut rules = Vec::new();
-    let mut rule = |resource: &str, action: &str, amount: u64| {
-        rules.push(format!("jail:{name}:{resource}:{action}={amount}"));
+    let mut rule = |resource: &str, action: &str, amount: u64, per: &str| {
+        rules.push(format!("jail:{name}:{resource}:{action}={amount}{per}"));
     };
     if let Some(bytes) = limits.memory {
-        rule("memoryuse", "sigkill", bytes);
-        rule("swapuse", "deny", reservation(bytes));
+        rule("memoryuse", "sigkill", bytes, "");
+        rule("swapuse", "deny", reservation(bytes), "");
     }
     if let Some(millis) = limits.cpu_millis {
-        rule("pcpu", "deny", millis.div_ceil(10).max(1));
+        rule("pcpu", "deny", millis.div_ceil(10).max(1), "");
     }
-    if let Some(count) = limits.pids {
-        rule("maxproc", "deny", count);
-        rule("nthr", "deny", count);
+    match (limits.pids, denial) {
+        (None, _) => {}
+        (Some(count), Denial::Safe) => {
+            rule("maxproc", "deny", count, "");
+            rule("nthr", "deny", count, "");
+        }
+        (Some(count), Denial::Fatal) => {
+            rule("maxproc", "deny", count.saturating_mul(4), "");
+            rule("nthr", "sigkill", count, "");
+        }
     }
     if let Some(count) = limits.open_files {
-        rules.push(format!("jail:{name}:openfiles:deny={count}/process"));
+        rule("openfiles", "sigkill", count, "/process");
     }
     rules
 }
@@ -55,7 +87,7 @@ fn reservation(bytes: u64) -> u64 {
 
 /// Adds the rules for `limits`; removes all again if one is refused.
 pub fn limit(name: &str, limits: &Limits) -> Result<()> {
-    for rule in rules(name, limits) {
+    for rule in rules(name, limits, Denial::of_this_kernel()) {
         if let Err(error) = call(sys::rctl_add_rule, &rule, 0) {
             return Err(explain(error))
                 .context(|| format!("cannot add rule {rule}"))
@@ -140,18 +172,16 @@ mod tests {
     #[test]
     fn limits_become_rules() {
         let limits = Limits { memory: Some(64 << 20), cpu_millis: Some(250), pids: Some(40), open_files: Some(100) };
-        assert_eq!(
-            rules("fj_a_b_c", &limits),
-            [
-                "jail:fj_a_b_c:memoryuse:sigkill=67108864",
-                "jail:fj_a_b_c:swapuse:deny=4429185024",
-                "jail:fj_a_b_c:pcpu:deny=25",
-                "jail:fj_a_b_c:maxproc:deny=40",
-                "jail:fj_a_b_c:nthr:deny=40",
-                "jail:fj_a_b_c:openfiles:deny=100/process",
-            ]
-        );
-        assert!(rules("x", &Limits::default()).is_empty());
+        let common = |maxproc: &'static str, nthr: &'static str| {
+            ["memoryuse:sigkill=67108864", "swapuse:deny=4429185024", "pcpu:deny=25", maxproc, nthr]
+                .into_iter()
+                .chain(["openfiles:sigkill=100/process"])
+                .map(|rule| format!("jail:fj_a_b_c:{rule}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rules("fj_a_b_c", &limits, Denial::Safe), common("maxproc:deny=40", "nthr:deny=40"));
+        assert_eq!(rules("fj_a_b_c", &limits, Denial::Fatal), common("maxproc:deny=160", "nthr:sigkill=40"));
+        assert!(rules("x", &Limits::default(), Denial::Safe).is_empty());
     }
 
     #[test]

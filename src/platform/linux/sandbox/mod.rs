@@ -34,10 +34,11 @@ use self::monitor::Monitor;
 use self::sequence::Tools;
 use self::spawn::Birth;
 use super::cgroup::Cgroups;
+use super::sealed;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::Root;
 
 /// How long the end of a killed process may take.
@@ -63,11 +64,12 @@ impl NamespaceSandbox {
 
     fn spawn(&self, plan: &Plan) -> Result<()> {
         let group = self.cgroups.create(&plan.replica, &plan.limits)?;
-        let secrets = prepare(plan).and_then(|()| plan.secrets.as_deref().map(detached).transpose());
-        let spawned = secrets.and_then(|secrets| {
+        let shown = prepare(plan).and_then(|()| detach(plan));
+        let spawned = shown.and_then(|(secrets, mounts)| {
             let tools = Tools {
                 tasks: group.tasks(),
                 secrets: secrets.as_ref().map(AsFd::as_fd),
+                mounts: &mounts,
                 filters: &self.filters,
                 show_cgroup: self.cgroups.is_unified(),
             };
@@ -145,12 +147,35 @@ impl Sandbox for NamespaceSandbox {
 
     fn list(&self) -> Result<Vec<Found>> {
         let replicas = self.cgroups.replicas()?;
-        let found = replicas.into_iter().map(|replica| Found { alive: self.cgroups.init(&replica).is_some(), replica });
+        let found = replicas.into_iter().map(|replica| {
+            let number = self.cgroups.init(&replica);
+            Found { replica, alive: number.is_some(), number }
+        });
         Ok(found.collect())
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
         self.cgroups.usage(replica).context(|| format!("cannot read the usage of {replica}"))
+    }
+
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit> {
+        let stopped = || Fault::not_found(format!("replica {replica} does not run"));
+        if !sealed::is_sealed() {
+            let sentence = "programs enter replicas only from a copy of faas-jails that nobody can change";
+            return Err(Fault::new(Kind::Denied, sentence));
+        }
+        let first = self.first_process(replica).ok_or_else(stopped)?;
+        let group = self.cgroups.group(replica)?;
+        let tools =
+            Tools { tasks: group.tasks(), secrets: None, mounts: &[], filters: &self.filters, show_cgroup: false };
+        let (steps, outside) = sequence::joining(program, first.as_fd(), &tools)?;
+        let pidfd = spawn::join(group.directory(), &steps, outside)
+            .context(|| format!("cannot run {} in {replica}", program.argv[0]))?;
+        drop(group);
+        let status = spawn::wait(&pidfd).context(|| "cannot wait for the program")?;
+        Ok(status
+            .and_then(|s| s.exit_status().map(Exit::Code).or_else(|| s.terminating_signal().map(Exit::Signal)))
+            .unwrap_or(Exit::Unknown))
     }
 
     /// The cgroups that replicas share go with the last of them.
@@ -174,14 +199,23 @@ fn prepare(plan: &Plan) -> Result<()> {
     if plan.user.uid != 0 {
         // A program that opens /dev/stdout opens this file anew, as itself.
         let owner = rustix::fs::Uid::from_raw(plan.user.uid);
-        rustix::fs::fchown(&plan.output, Some(owner), None).context(|| "cannot hand over its output file")?;
+        for stream in std::iter::once(&plan.output).chain(&plan.errors) {
+            rustix::fs::fchown(stream, Some(owner), None).context(|| "cannot hand over its output file")?;
+        }
     }
     Ok(())
 }
 
+/// The host's directories that the plan shows: secrets, and its mounts.
+fn detach(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<OwnedFd>)> {
+    let secrets = plan.secrets.as_deref().map(detached).transpose()?;
+    let mounts = plan.mounts.iter().map(|shown| detached(&shown.source)).collect::<Result<_>>()?;
+    Ok((secrets, mounts))
+}
+
 /// A directory as a mount of its own that is nowhere yet (open_tree(2)).
 fn detached(dir: &Path) -> Result<OwnedFd> {
-    let context = || format!("cannot show secrets from {}", dir.display());
+    let context = || format!("cannot show {}", dir.display());
     let dir = File::open(dir).context(context)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(&dir, "", flags).context(context)

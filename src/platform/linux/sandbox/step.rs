@@ -20,6 +20,13 @@ const REPORT: RawFd = 3;
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// More than any kernel has; the kernel says EINVAL at its own last one.
 const CAPABILITIES: u64 = 64;
+/// What a replica has of its own: all but the user namespace.
+const EVERY_NAMESPACE: libc::c_int = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP;
 /// `_NSIG` on both architectures.
 const SIGNALS: libc::c_int = 64;
 
@@ -46,6 +53,11 @@ pub(super) enum Step<'a> {
     JoinCgroup(RawFd),
     /// A cgroup namespace: the replica sees its cgroup as the root.
     HideCgroup,
+    /// Keeps others from looking into this process, whoever they are, until it executes a program
+    /// (PR_SET_DUMPABLE(2const)).
+    Conceal,
+    /// Enters every namespace of the process whose pidfd this is; its pid namespace only with the next fork.
+    Join(RawFd),
     /// Enters a network namespace.
     EnterNetwork(RawFd),
     /// Brings `lo` up in a namespace that was just made.
@@ -72,8 +84,8 @@ pub(super) enum Step<'a> {
     Pivot,
     /// umask(2).
     Umask(libc::mode_t),
-    /// Standard input from /dev/null, output and error to this descriptor; closes all others.
-    Stdio(RawFd),
+    /// Standard input from this descriptor or /dev/null, output and error to these; closes all others.
+    Stdio { input: Option<RawFd>, output: RawFd, errors: RawFd },
     /// setrlimit(2), soft and hard.
     Limit { resource: libc::c_int, value: u64 },
     /// setsid(2).
@@ -86,6 +98,8 @@ pub(super) enum Step<'a> {
     Capabilities(u64),
     /// Default action for every signal, none blocked.
     Signals,
+    /// Ends with the process that started it.
+    EndTogether,
     /// No new privileges from now on, and these filters on every system call.
     Filter(&'a [BpfProgram]),
     /// Makes sure that the program is a file of the image.
@@ -103,6 +117,10 @@ impl Step<'_> {
             Step::JoinCgroup(tasks) => write_all(*tasks, b"0"),
             // SAFETY: see above; no pointers.
             Step::HideCgroup => check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }),
+            // SAFETY: see above; no pointers.
+            Step::Conceal => check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }),
+            // SAFETY: see above; no pointers.
+            Step::Join(pidfd) => check(unsafe { libc::setns(*pidfd, EVERY_NAMESPACE) }),
             // SAFETY: see above; no pointers.
             Step::EnterNetwork(fd) => check(unsafe { libc::setns(*fd, libc::CLONE_NEWNET) }),
             Step::Loopback => loopback_up(),
@@ -133,7 +151,7 @@ impl Step<'_> {
                 unsafe { libc::umask(*mask) };
                 Ok(())
             }
-            Step::Stdio(output) => stdio(*output, report),
+            Step::Stdio { input, output, errors } => stdio(*input, *output, *errors, report),
             Step::Limit { resource, value } => set_limit(*resource, *value),
             // SAFETY: no pointers.
             Step::Session => check(unsafe { libc::setsid() }),
@@ -141,6 +159,8 @@ impl Step<'_> {
             Step::Become(user) => become_user(user),
             Step::Capabilities(keep) => set_capabilities(*keep),
             Step::Signals => default_signals(),
+            // SAFETY: no pointers.
+            Step::EndTogether => check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }),
             Step::Filter(filters) => filter(filters),
             Step::Examine(program) => program.examine(),
             Step::Exec(program) => Err(program.exec(*report)),
@@ -242,11 +262,14 @@ fn pivot() -> Result<(), Errno> {
     check(unsafe { libc::chdir(c"/".as_ptr()) })
 }
 
-fn stdio(output: RawFd, report: &mut RawFd) -> Result<(), Errno> {
-    // SAFETY: constant NUL-terminated string.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    check(null)?;
-    for (from, to) in [(null, 0), (output, 1), (output, 2)] {
+fn stdio(input: Option<RawFd>, output: RawFd, errors: RawFd, report: &mut RawFd) -> Result<(), Errno> {
+    let input = match input {
+        Some(input) => input,
+        // SAFETY: constant NUL-terminated string.
+        None => unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) },
+    };
+    check(input)?;
+    for (from, to) in [(input, 0), (output, 1), (errors, 2)] {
         // SAFETY: no pointers; `from` is never `to`, because 0 to 2 are in use in every Rust program.
         check(unsafe { libc::dup2(from, to) })?;
     }
@@ -328,6 +351,8 @@ impl fmt::Display for Step<'_> {
         match self {
             Step::JoinCgroup(_) => f.write_str("join cgroup"),
             Step::HideCgroup => f.write_str("make cgroup namespace"),
+            Step::Conceal => f.write_str("conceal itself"),
+            Step::Join(_) => f.write_str("enter the replica's namespaces"),
             Step::EnterNetwork(_) => f.write_str("enter network namespace"),
             Step::Loopback => f.write_str("bring up loopback"),
             Step::Hostname(name) => write!(f, "set host name {}", show(name)),
@@ -335,7 +360,7 @@ impl fmt::Display for Step<'_> {
                 let what = mount.kind.as_ref().or(mount.source.as_ref()).map_or("flags".to_owned(), show);
                 write!(f, "mount {what} on {}", show(&mount.target))
             }
-            Step::Attach { target, .. } => write!(f, "mount secrets on {}", show(target)),
+            Step::Attach { target, .. } => write!(f, "mount {}", show(target)),
             Step::Directory { path, .. } => write!(f, "make directory {}", show(path)),
             Step::Link { path, .. } => write!(f, "make link {}", show(path)),
             Step::Device { path, .. } => write!(f, "make device {}", show(path)),
@@ -343,12 +368,13 @@ impl fmt::Display for Step<'_> {
             Step::Enter(path) => write!(f, "change to directory {}", show(path)),
             Step::Pivot => f.write_str("change root"),
             Step::Umask(_) => f.write_str("set umask"),
-            Step::Stdio(_) => f.write_str("connect output"),
+            Step::Stdio { .. } => f.write_str("connect input and output"),
             Step::Limit { resource, value } => write!(f, "set resource limit {resource} to {value}"),
             Step::Session => f.write_str("start session"),
             Step::Bound(_) | Step::Capabilities(_) => f.write_str("drop capabilities"),
             Step::Become(user) => write!(f, "become user {}:{}", user.uid, user.gid),
             Step::Signals => f.write_str("reset signals"),
+            Step::EndTogether => f.write_str("tie its life to its parent's"),
             Step::Filter(_) => f.write_str("filter system calls"),
             Step::Examine(program) | Step::Exec(program) => write!(f, "exec {program}"),
         }

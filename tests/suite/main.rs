@@ -23,6 +23,7 @@ mod faas_cli;
 mod full_disk;
 mod gateway;
 mod gateway_queue;
+mod gateway_tls;
 mod images;
 mod isolation;
 mod killed;
@@ -35,6 +36,7 @@ mod operations;
 mod page;
 mod ship;
 mod shipped;
+mod stock_gateway;
 mod stock_images;
 mod streams;
 #[cfg(target_os = "freebsd")]

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod dataset;
+pub mod gateway;
 pub mod http;
 pub mod image;
 pub mod images;

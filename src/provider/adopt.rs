@@ -1,20 +1,20 @@
 //! Taking charge at start: what runs and matches a spec file is adopted, everything else of this realm is swept.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Provider;
 use super::catalog::{Deployed, Function, Replica};
-use super::replica::{PORT, Record};
+use super::replica::Record;
 use crate::fault::Result;
 use crate::files;
 use crate::function::ReplicaName;
+use crate::network::Mode;
 
 impl Provider {
     /// Brings kernel and spec files together. Afterwards only wanted replicas exist, and missing ones are starting.
     pub(super) fn adopt(&self) -> Result<()> {
-        self.platform.network.setup()?;
+        self.platform.network.setup(&self.addresses().networks())?;
         self.read_specs()?;
         let alive: BTreeSet<ReplicaName> =
             self.platform.sandbox.list()?.into_iter().filter(|f| f.alive).map(|f| f.replica).collect();
@@ -30,6 +30,7 @@ impl Provider {
                 }
             }
         }
+        self.enforce_now()?;
         let functions = self.catalog.all();
         tracing::info!(functions = functions.len(), adopted, swept, "took charge");
         for function in functions {
@@ -72,13 +73,22 @@ impl Provider {
         let Ok(Some(record)) = record else { return false };
         let spec = &function.deployed().spec;
         let wanted = function.replicas().len() < spec.replicas as usize;
-        if record.revision != spec.revision || !wanted || self.addresses().reserve(record.address, name).is_err() {
+        if record.revision != spec.revision || !wanted {
             return false;
         }
-        let replica = Arc::new(Replica::new(name.clone(), SocketAddr::new(record.address, PORT), record.revision));
+        for address in &record.link.addresses {
+            if self.addresses().hold(address.ip(), name).is_err() {
+                self.addresses().give_back(name);
+                return false;
+            }
+        }
+        let replica = Arc::new(Replica::new(name.clone(), record.serves_at(), record.revision));
         if let Err(fault) = self.adopt_replica(&function, &replica) {
             tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");
             return false;
+        }
+        if record.link.mode == Mode::None {
+            self.policy.close(name, &record.link);
         }
         function.state().replicas.push(replica);
         true

@@ -80,6 +80,7 @@ impl Provider {
                 format!("function {key} already exists; update it with PUT, or delete it first"),
             ));
         }
+        let _ports = self.accept(&desired)?;
         let image = self.image_for(&desired)?;
         let replicas = desired.minimum().unwrap_or(1);
         let spec = desired.into_spec(replicas, jiff::Timestamp::now(), 1);
@@ -96,9 +97,14 @@ impl Provider {
             let undone = self.discard_all(&started).and(self.logs.forget(&key));
             return Err(fault.and_cleanup(undone));
         }
-        function.state().replicas = started;
+        function.state().replicas = started.clone();
         function.publish();
         self.catalog.insert(function);
+        if let Err(fault) = self.enforce_now() {
+            self.catalog.remove(&key);
+            let undone = files::remove(&self.spec_path(&key)).map(drop).and(self.discard_all(&started));
+            return Err(fault.and_cleanup(undone.and(self.logs.forget(&key))));
+        }
         // One that ended between being looked at and being listed.
         self.reconcile_soon(&key, std::time::Duration::ZERO);
         tracing::info!(function = %key, image = %deployed.spec.image, replicas, "deployed");
@@ -112,6 +118,7 @@ impl Provider {
         let lock = self.locks.of(&key);
         let _held = lock.hold();
         let function = self.find(&key)?;
+        let _ports = self.accept(&desired)?;
         let image = self.image_for(&desired)?;
         let old = function.deployed();
         let replicas = desired.minimum().unwrap_or(old.spec.replicas);
@@ -144,6 +151,7 @@ impl Provider {
             std::mem::replace(&mut state.replicas, started)
         };
         self.take_out(&function, &old, replaced);
+        self.enforce_now().map_err(|fault| fault.within(format!("{key} is updated, but not its published ports")))?;
         self.reconcile_soon(&key, std::time::Duration::ZERO);
         tracing::info!(function = %key, image = %old.spec.image, replicas, "updated");
         Ok(())
@@ -169,11 +177,12 @@ impl Provider {
     fn scale_held(&self, key: &FunctionKey, replicas: u32) -> Result<()> {
         let function = self.find(key)?;
         let old = function.deployed();
+        self.refresh_addresses()?;
         let room = self.addresses().capacity();
         if u128::from(replicas) > room {
             return Err(Fault::invalid(format!(
-                "{replicas} replicas of {key} are more than the {room} addresses of {}",
-                self.config.network.subnet
+                "{replicas} replicas of {key} are more than the {room} addresses of the pool; add a network with: \
+                 faas-jails address add NETWORK"
             )));
         }
         let mut deployed = Deployed::clone(&old);
@@ -206,6 +215,7 @@ impl Provider {
         self.catalog.remove(key);
         let replicas = std::mem::take(&mut function.state().replicas);
         self.take_out(&function, &function.deployed(), replicas);
+        self.enforce_now()?;
         self.logs.forget(key)?;
         tracing::info!(function = %key, "deleted");
         Ok(())
@@ -219,6 +229,7 @@ impl Provider {
         for replica in replicas {
             self.retire(replica, grace);
         }
+        self.enforce_soon();
     }
 
     fn discard_all(&self, replicas: &[Arc<Replica>]) -> Result<()> {

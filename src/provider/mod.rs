@@ -18,7 +18,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::runtime::Handle;
 
@@ -29,22 +29,24 @@ use crate::files;
 use crate::function::FunctionKey;
 use crate::image::{self, Image, Reference};
 use crate::logs::Logs;
-use crate::network::ipam::Pool;
 use crate::platform::Platform;
 use crate::secrets::Secrets;
 
 mod activate;
+mod addresses;
 mod adopt;
 mod annotations;
 mod catalog;
 mod deploy;
 mod locks;
 mod namespaces;
+mod policy;
 mod replica;
 mod supervise;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::{Addresses, held};
 pub use annotations::Annotations;
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
@@ -73,7 +75,8 @@ pub struct Provider {
     /// What replicas print.
     pub logs: Arc<Logs>,
     images: Arc<dyn Images>,
-    addresses: Mutex<Pool>,
+    addresses: Mutex<addresses::Addresses>,
+    policy: policy::Current,
     locks: locks::KeyLocks,
     /// Starts that may run at once; a storm of cold functions must not starve warm ones.
     starts: tokio::sync::Semaphore,
@@ -88,12 +91,13 @@ impl Provider {
     /// Takes charge of `config.root` and of what runs already. Lifecycle work runs on `background`.
     pub fn start(config: Config, platform: Platform, images: Arc<dyn Images>, background: Handle) -> Result<Arc<Self>> {
         let logs = Logs::new(config.root.join("logs"), config.log_bytes);
-        let pool = Pool::new(config.network.subnet)?;
+        let addresses = addresses::Addresses::open(&config)?;
         let provider = Arc::new_cyclic(|me| Self {
             secrets: Secrets::new(config.root.join("secrets")),
             namespaces: Namespaces::new(config.root.join("namespaces"), config.namespace.clone()),
             catalog: Catalog::default(),
-            addresses: Mutex::new(pool),
+            addresses: Mutex::new(addresses),
+            policy: policy::Current::default(),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
             retiring: AtomicUsize::new(0),
@@ -113,11 +117,6 @@ impl Provider {
     /// The function, or a failure that names it.
     pub fn find(&self, key: &FunctionKey) -> Result<Arc<Function>> {
         self.catalog.get(key).ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
-    }
-
-    /// The address pool.
-    pub fn addresses(&self) -> MutexGuard<'_, Pool> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replicas that are being drained and removed.

@@ -38,6 +38,7 @@ pub(super) fn exited(provider: &Weak<Provider>, function: &Arc<Function>, replic
     tracing::info!(replica = %replica.name, %exit, "a replica ended");
     replica.set_exit(exit);
     function.publish();
+    provider.enforce_soon();
     // One that is being retired is in no state; reconciling then finds nothing to do.
     provider.reconcile_soon(&function.key, Duration::ZERO);
 }
@@ -194,6 +195,7 @@ impl Provider {
     /// Asks a replica, more and more rarely, whether it accepts requests, until it does or ends.
     pub(super) fn probe_until_ready(&self, function: &Arc<Function>, replica: &Arc<Replica>, deployed: &Deployed) {
         let (function, replica, logs) = (Arc::clone(function), Arc::clone(replica), Arc::clone(&self.logs));
+        let provider = self.me.clone();
         let path = deployed.spec.annotations.get(READY_PATH).cloned();
         let patience = self.config.ready_wait;
         self.background.spawn(async move {
@@ -202,6 +204,9 @@ impl Provider {
                 if is_ready(replica.address, path.as_deref()).await {
                     replica.set_ready();
                     function.publish();
+                    if let Some(provider) = provider.upgrade() {
+                        provider.enforce_soon();
+                    }
                     return;
                 }
                 if begun.elapsed() > patience && !std::mem::replace(&mut told, true) {

@@ -24,6 +24,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod network;
 mod on_zfs;
 mod page;
 mod shipped;

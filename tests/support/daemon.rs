@@ -23,6 +23,7 @@ pub struct Options {
     arguments: Vec<String>,
     credentials: Option<String>,
     bare: bool,
+    small: bool,
 }
 
 impl Options {
@@ -40,7 +41,8 @@ impl Options {
         self
     }
 
-    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the
+    /// replicas, `{realm6}` two groups of an IPv6 address that no other daemon has.
     pub fn network(mut self, line: &str) -> Self {
         self.network += line;
         self.network += "\n";
@@ -72,6 +74,12 @@ impl Options {
         self
     }
 
+    /// A subnet with room for five replicas.
+    pub fn small_subnet(mut self) -> Self {
+        self.small = true;
+        self
+    }
+
     /// Leaves the probe image out.
     pub fn without_images(mut self) -> Self {
         self.bare = true;
@@ -94,7 +102,7 @@ impl Options {
     /// Writes the configuration and starts nothing.
     pub fn prepare(self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("faas-jails-").tempdir().expect("making a temporary directory");
-        let lease = Lease::take();
+        let lease = Lease::take(self.small);
         let root = dir.path().join("root");
         let config = dir.path().join("config.toml");
         let mut top = self.top;
@@ -136,7 +144,7 @@ nat = false
             root.display(),
             lease.realm(),
             lease.subnet(),
-            self.network.replace("{host}", &lease.host()),
+            self.network.replace("{host}", &lease.host()).replace("{realm6}", &format!("64:{:x}", lease.number)),
             ground.tables(),
             self.tables,
         );
@@ -373,6 +381,7 @@ impl Drop for Daemon {
 /// A number that no other running test has, on this machine: it makes the realm and the subnet.
 struct Lease {
     number: u32,
+    small: bool,
     _lock: File,
 }
 
@@ -380,7 +389,7 @@ impl Lease {
     /// One /24 each in 10.64.0.0/10, so there are 2^14.
     const COUNT: u32 = 1 << 14;
 
-    fn take() -> Self {
+    fn take(small: bool) -> Self {
         let directory = std::env::temp_dir().join("faas-jails-test-leases");
         fs::create_dir_all(&directory).expect("making the lease directory");
         let counter = directory.join("counter");
@@ -393,7 +402,7 @@ impl Lease {
             let lock = File::create(directory.join(number.to_string())).expect("making a lease");
             if lock.try_lock().is_ok() {
                 fs::write(&counter, number.to_string()).expect("writing the counter");
-                return Self { number, _lock: lock };
+                return Self { number, small, _lock: lock };
             }
         }
         panic!("{} daemons under test at once", Self::COUNT)
@@ -412,10 +421,11 @@ impl Lease {
 
     /// The subnet's first address is the host's own.
     fn host(&self) -> String {
-        self.subnet().replace(".0/24", ".1")
+        format!("10.{}.{}.1", 64 + self.number / 256, self.number % 256)
     }
 
     fn subnet(&self) -> String {
-        format!("10.{}.{}.0/24", 64 + self.number / 256, self.number % 256)
+        let length = if self.small { 29 } else { 24 };
+        format!("10.{}.{}.0/{length}", 64 + self.number / 256, self.number % 256)
     }
 }

@@ -34,7 +34,8 @@ func main() {
 		time.Sleep(time.Hour)
 		return
 	}
-	listener, err := net.Listen("tcp", ":8080")
+	// port: as watchdogs are told where to listen.
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", atoi(os.Getenv("port"), 8080)))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 # make test   every test; the acceptance tests need root       make demo   the whole way, on this machine (root)
 # make lint   format, lints, licences                          make help   the rest
-.PHONY: help build setup stock test demo lint freebsd-check bench clean
+.PHONY: help build setup stock test demo lint freebsd-check bench bench-freebsd clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: ## formatting, clippy, Go vet, licences
 
 freebsd-check: ## compile program and tests for FreeBSD, with clippy
 	tools/freebsd-check.sh
+
+bench-freebsd: ## what a start costs there, step by step, on the machine that FREEBSD_SSH reaches
+	tools/freebsd-bench.sh
 
 bench: ## compare with the programs that others use
 	tools/setup.sh bench

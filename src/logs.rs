@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::{Context, Result};
 use crate::files;
@@ -37,7 +37,7 @@ pub const NOTE: &str = "faas-jails: ";
 const PAST_KEPT: usize = 5;
 
 /// One line, in the form that faas-cli reads (faas-provider, `logs.Message`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// The function's name.
     pub name: String,
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_long_log_gives_its_beginning_back_and_stays_readable() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let logs = Logs::new(dir.path().to_owned(), 64 << 10);
         let a = replica();
         let mut out = logs.open(&a).unwrap();

@@ -39,6 +39,10 @@ pub trait Sandbox: Send + Sync {
     /// What the replica uses now.
     fn usage(&self, replica: &ReplicaName) -> Result<Usage>;
 
+    /// Runs one more program in a live replica, confined as its first one is, and waits for its end. It ends with
+    /// this process. [`crate::fault::Kind::NotFound`] when the replica does not run.
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit>;
+
     /// Takes away what all replicas of the realm share, if none is left. Already gone is success.
     fn teardown(&self) -> Result<()>;
 }
@@ -76,6 +80,23 @@ pub struct Plan {
     pub output: OwnedFd,
     /// Where the sandbox keeps what it needs for this replica (mount points); made by the caller, emptied by `remove`.
     pub run_dir: PathBuf,
+}
+
+/// A program for [`Sandbox::exec`].
+#[derive(Debug)]
+pub struct Program {
+    /// Program and arguments. The program is looked up in the environment's PATH inside the root.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory inside.
+    pub workdir: PathBuf,
+    /// Who it runs as.
+    pub user: User,
+    /// Files it may have open at once, if limited.
+    pub open_files: Option<u64>,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
 }
 
 /// Which system's programs an image holds.
@@ -152,6 +173,9 @@ pub struct Found {
     pub replica: ReplicaName,
     /// Whether its first process is alive. `false`: something of it remains to be removed.
     pub alive: bool,
+    /// The number by which this system's own tools know it, while it is alive: a jail's jid; on Linux the process id of
+    /// its first process.
+    pub number: Option<i32>,
 }
 
 /// What a replica uses.

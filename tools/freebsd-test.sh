@@ -11,6 +11,8 @@
 #                   tests are skipped, without the second those with a registry fail unless PATH there has it
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
+#   FAAS_JAILS_TEST_* are handed over; on a machine that may be lost, these make fewer tests be skipped:
+#                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
 # The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).
@@ -18,24 +20,13 @@
 # before and after; more afterwards than before fails the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${FREEBSD_SSH:?is not set: see the head of tools/freebsd-test.sh}"
-dir=${FREEBSD_DIR:-/var/tmp/faas-jails-test}
+# shellcheck source=tools/freebsd-machine.sh
+. tools/freebsd-machine.sh
 threads=${FREEBSD_THREADS:-2}
-target=x86_64-unknown-freebsd
 report=target/freebsd-report.txt
-pool=fjtest$$
-mkdir -p target
-
-there() { # there COMMAND...: runs it on the machine
-    # shellcheck disable=SC2086
-    $FREEBSD_SSH "$*" < /dev/null
-}
 
 build() { # prints NAME EXECUTABLE of each test binary
-    local toolchain=${FREEBSD_TOOLCHAIN:-${XDG_CACHE_HOME:-$HOME/.cache}/faas-jails/freebsd-toolchain}
-    tools/freebsd-toolchain.sh "$toolchain" >&2
-    # shellcheck disable=SC1091
-    . "$toolchain/env"
+    toolchain
     cargo-zigbuild test --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
         sed -n 's/^{"reason":"compiler-artifact".*"name":"\([a-z_-]*\)","src_path".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p'
 }
@@ -57,108 +48,99 @@ count open-files "fstat"
 count temporary-files "find /tmp /var/tmp -mindepth 1 -maxdepth 1"
 '
 
-send() { # send NAME EXECUTABLE...: puts program, tests and parts there
+gather() { # gather NAME EXECUTABLE...: program, tests and parts in one directory, which it prints
     local stage
     stage=$(mktemp -d)
     mkdir -p "$stage/stock"
     cp "target-freebsd/$target/debug/faas-jails" "$stage/faas-jails"
+    cp -r deploy "$stage/deploy"
     while [ $# -gt 0 ]; do cp "$2" "$stage/test-$1"; shift 2; done
     GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 go build -C tests/functions/probe -trimpath -ldflags='-s -w' \
-        -buildvcs=false -o "$stage/probe" .
+        -buildvcs=false -o "$stage/probe" . >&2
     [ -z "${FREEBSD_STOCK:-}" ] || cp "$FREEBSD_STOCK"/* "$stage/stock/"
-    # Debugging information is most of the bytes.
-    "${STRIP:-strip}" --strip-debug "$stage"/faas-jails "$stage"/test-* 2> /dev/null || true
-    # shellcheck disable=SC2086
-    tar -C "$stage" -czf - . | $FREEBSD_SSH "mkdir -p '$dir' && tar -C '$dir' -xzf -"
-    rm -rf "$stage"
-}
-
-prepare() { # modules and a pool
-    local device=${FREEBSD_DISK:-$dir/pool.img}
-    there "for m in zfs pf if_bridge if_epair nullfs fdescfs tmpfs; do kldload -n \$m || exit 1; done
-        [ -n '${FREEBSD_DISK:-}' ] || truncate -s 6g '$device'
-        zpool create -f -O mountpoint=none -O compression=lz4 $pool '$device' && zfs create $pool/tests"
-}
-
-clean() {
-    [ -z "${FREEBSD_KEEP:-}" ] || return 0
-    there "zpool destroy -f $pool; rm -rf '$dir'" || true
+    echo "$stage"
 }
 
 run() { # run NAME [FILTER]: one test binary
-    there "cd '$dir' && env FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
-        RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
+    local wishes=''
+    [ -z "${!FAAS_JAILS_TEST_@}" ] || wishes=$(declare -p "${!FAAS_JAILS_TEST_@}" | sed "s/^declare -[^ ]* //" | tr '\n' ' ')
+    there "cd '$dir' && env $wishes FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
+        $([ "$1" != lib ] || echo "TMPDIR='$dir/disk'") RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
 }
 
-only=() filters=()
-for argument in "$@"; do
-    name=${argument%%=*}
-    filters+=("$argument")
-    case $name in
-        lib) only+=(--lib) ;;
-        *) only+=(--test "$name") ;;
-    esac
-done
-[ ${#only[@]} = 0 ] || only+=(--bin faas-jails)
-
-mapfile -t binaries < <(build)
-arguments=()
-for line in "${binaries[@]}"; do
-    name=${line%% *}
-    case $name in
-        faas-jails) continue ;;
-        faas_jails) name=lib ;;
-    esac
-    arguments+=("$name" "${line#* }")
-done
-[ ${#arguments[@]} -gt 0 ] || { echo "freebsd-test: no test binary was built" >&2; exit 1; }
-
-trap clean EXIT
-there "rm -rf '$dir'; mkdir -p '$dir'"
-send "${arguments[@]}"
-prepare
-before=$(there "$census")
-{
-    echo "date     $(date -u '+%Y-%m-%d %H:%M UTC')"
-    echo "commit   $(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' and changes')"
-    echo "kernel   $(there 'uname -rsvm')"
-    echo "machine  $(there 'sysctl -n hw.model hw.ncpu hw.physmem' | tr '\n' ' ')"
-} > "$report"
-: > target/freebsd-test.log
-status=0 passed=0 failed=0 skipped=0
-for ((i = 0; i < ${#arguments[@]}; i += 2)); do
-    name=${arguments[i]} filter=''
-    for wanted in ${filters[@]+"${filters[@]}"}; do
-        [ "$wanted" = "${wanted#"$name"=}" ] || filter=${wanted#*=}
+main() {
+    only=() filters=()
+    for argument in "$@"; do
+        name=${argument%%=*}
+        filters+=("$argument")
+        case $name in
+            lib) only+=(--lib) ;;
+            *) only+=(--test "$name") ;;
+        esac
     done
-    log=target/freebsd-$name.log
-    run "$name" "$filter" | tee "$log" | grep --line-buffered -E '^(test .* \.\.\. |running |test result|SKIPPED)' || true
-    cat "$log" >> target/freebsd-test.log
-    count() { sed -n "s/^test result: .* \([0-9][0-9]*\) $1.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
-    s=$(grep -c SKIPPED "$log" || true) p=$(count passed) f=$(count failed)
-    # A binary that did not come to its end has a failure.
-    grep -q '^test result' "$log" || f=$((f + 1))
-    [ "$f" = 0 ] || status=1
-    echo "$name: $((p - s)) passed, $f failed, $s skipped" >> "$report"
-    grep -E '^test .* FAILED' "$log" | sed 's/^/  /' >> "$report" || true
-    passed=$((passed + p - s)) failed=$((failed + f)) skipped=$((skipped + s))
-done
-# What the kernel does afterwards, such as letting go of dying jails, has a while.
-for _ in $(seq 30); do
-    after=$(there "$census")
-    more=$(join <(sort <<< "$before") <(sort <<< "$after") |
-        awk '$1 !~ /^(processes|open-files)$/ && $3 > $2 { print "  " $1 ": " $2 " before, " $3 " after" }')
-    [ -n "$more" ] || break
-    sleep 2
-done
-{
-    echo
-    echo "counted before / after"
-    join <(sort <<< "$before") <(sort <<< "$after") | awk '{ printf "  %-24s %6d %6d\n", $1, $2, $3 }'
-    if [ -n "$more" ]; then echo "left behind:"; echo "$more"; fi
-    echo
-    echo "$passed passed, $failed failed, $skipped skipped"
-} >> "$report"
-[ -z "$more" ] || status=1
-cat "$report"
-exit "$status"
+    [ ${#only[@]} = 0 ] || only+=(--bin faas-jails)
+
+    mapfile -t binaries < <(build)
+    arguments=()
+    for line in "${binaries[@]}"; do
+        name=${line%% *}
+        case $name in
+            faas-jails) continue ;;
+            faas_jails) name=lib ;;
+        esac
+        arguments+=("$name" "${line#* }")
+    done
+    [ ${#arguments[@]} -gt 0 ] || { echo "freebsd-test: no test binary was built" >&2; exit 1; }
+
+    send "$(gather "${arguments[@]}")"
+    prepare
+    before=$(there "$census")
+    {
+        echo "date     $(date -u '+%Y-%m-%d %H:%M UTC')"
+        echo "commit   $(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' and changes')"
+        echo "kernel   $(there 'uname -rsvm')"
+        echo "machine  $(there 'sysctl -n hw.model hw.ncpu hw.physmem' | tr '\n' ' ')"
+    } > "$report"
+    : > target/freebsd-test.log
+    status=0 passed=0 failed=0 skipped=0
+    for ((i = 0; i < ${#arguments[@]}; i += 2)); do
+        name=${arguments[i]} filter=''
+        for wanted in ${filters[@]+"${filters[@]}"}; do
+            [ "$wanted" = "${wanted#"$name"=}" ] || filter=${wanted#*=}
+        done
+        log=target/freebsd-$name.log
+        run "$name" "$filter" | tee "$log" | grep --line-buffered -E '^(test .* \.\.\. |running |test result|SKIPPED)' || true
+        cat "$log" >> target/freebsd-test.log
+        count() { sed -n "s/^test result: .* \([0-9][0-9]*\) $1.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+        s=$(grep -c SKIPPED "$log" || true) p=$(count passed) f=$(count failed)
+        # A binary that did not come to its end has a failure.
+        grep -q '^test result' "$log" || f=$((f + 1))
+        [ "$f" = 0 ] || status=1
+        echo "$name: $((p - s)) passed, $f failed, $s skipped" >> "$report"
+        grep -E '^test .* FAILED' "$log" | sed 's/^/  /' >> "$report" || true
+        passed=$((passed + p - s)) failed=$((failed + f)) skipped=$((skipped + s))
+    done
+    # What the kernel does afterwards, such as letting go of dying jails, has a while.
+    for _ in $(seq 30); do
+        after=$(there "$census")
+        more=$(join <(sort <<< "$before") <(sort <<< "$after") |
+            awk '$1 !~ /^(processes|open-files)$/ && $3 > $2 { print "  " $1 ": " $2 " before, " $3 " after" }')
+        [ -n "$more" ] || break
+        sleep 2
+    done
+    {
+        echo
+        echo "counted before / after"
+        join <(sort <<< "$before") <(sort <<< "$after") | awk '{ printf "  %-24s %6d %6d\n", $1, $2, $3 }'
+        if [ -n "$more" ]; then echo "left behind:"; echo "$more"; fi
+        echo
+        echo "$passed passed, $failed failed, $skipped skipped"
+    } >> "$report"
+    [ -z "$more" ] || status=1
+    cat "$report"
+    exit "$status"
+}
+
+# Read to its end before it runs, so that it may be changed meanwhile.
+main "$@"
+exit

@@ -2,21 +2,27 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::process::Command;
 
 /// Says when and on what the figures were measured.
 pub fn machine() {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, m)| m);
+    let model = model.map_or_else(|| told("sysctl", &["-n", "hw.model"]), str::to_owned);
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = told("uptime", &[]);
     println!(
-        "{}, {} {}, {processors} × {}, load {}",
+        "{}, {}, {model} × {processors}, load {}",
         jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
-        std::env::consts::OS,
-        read("/proc/sys/kernel/osrelease").trim(),
-        model.unwrap_or("processor"),
-        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+        told("uname", &["-sr"]),
+        load.rsplit(": ").next().unwrap_or_default(),
     );
+}
+
+/// What a command prints, without the end of its line.
+fn told(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Starts a section.

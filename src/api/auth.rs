@@ -36,6 +36,11 @@ impl Credentials {
         Ok(Self { user: read("basic-auth-user")?, password: read("basic-auth-password")? })
     }
 
+    /// An Authorization header that holds them.
+    pub fn header(&self) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)))
+    }
+
     /// Whether an Authorization header holds them. Takes the same time wherever they differ.
     fn accepts(&self, header: &[u8]) -> bool {
         let basic = header.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
@@ -88,6 +93,7 @@ mod tests {
         let credentials = Credentials::read(dir.path()).unwrap();
         let header = |text: &str| format!("Basic {}", STANDARD.encode(text)).into_bytes();
         assert!(credentials.accepts(&header("admin:se:cret")));
+        assert!(credentials.accepts(credentials.header().as_bytes()));
         assert!(credentials.accepts(&[b"basic ", STANDARD.encode("admin:se:cret").as_bytes()].concat()));
         for wrong in ["admin:", "admin", ":se:cret", "admin:se:cre", "Admin:se:cret", "admin:se:cret "] {
             assert!(!credentials.accepts(&header(wrong)), "{wrong}");

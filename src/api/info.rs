@@ -99,7 +99,7 @@ pub(super) async fn count(
 
 /// A label from a small set: names of functions are left out, and paths that are no route are one.
 fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 9] = [
+    const PATHS: [&str; 10] = [
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -109,6 +109,7 @@ fn label(path: &str) -> &'static str {
         "/system/namespaces",
         "/system/namespace",
         "/system/images/load",
+        "/system/replicas",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PATHS.iter().find(fits).copied().unwrap_or("other")

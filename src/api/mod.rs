@@ -15,11 +15,13 @@ mod auth;
 mod error;
 mod functions;
 mod gojson;
+mod headers;
 mod info;
 mod invoke;
 mod logs;
 mod namespaces;
 mod peer;
+mod replicas;
 mod routes;
 mod secrets;
 mod ui;
@@ -27,6 +29,7 @@ mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.
 #[derive(Clone)]

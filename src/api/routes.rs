@@ -4,7 +4,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig, delete, get, head, post, put};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, secrets, ui};
+use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, ui};
 
 /// The routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -37,6 +37,7 @@ pub(super) fn configure(app: &mut ServiceConfig) {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))
         .default_service(web::to(not_found));
     ui::configure(app);

@@ -13,11 +13,18 @@ use crate::image::Store;
 use crate::platform::{self, Platform};
 
 mod address;
+mod client;
+mod describe;
+mod exec;
 mod image;
 mod info;
 mod init;
+mod logs;
+mod ps;
 mod purge;
 mod serve;
+mod stats;
+mod table;
 
 /// Run OpenFaaS functions in FreeBSD jails, or on Linux in namespaces.
 ///
@@ -36,6 +43,14 @@ struct Arguments {
 enum Verb {
     /// Serve the OpenFaaS provider API until SIGTERM; functions go on running afterwards
     Serve(serve::Arguments),
+    /// List the replicas that run
+    Ps(ps::Arguments),
+    /// Show what a function's replicas print
+    Logs(logs::Arguments),
+    /// Run a program in a live replica, as the image's user; its exit status is this one's
+    Exec(exec::Arguments),
+    /// Show what replicas use: processor, memory, processes
+    Stats(stats::Arguments),
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
@@ -50,13 +65,17 @@ enum Verb {
     Deinit(init::Removal),
     /// Remove every replica, link and rule of this realm; functions stay deployed and start with the next serve
     Purge(purge::Arguments),
+    /// Print a script that completes this command line in a shell
+    Completions(describe::Completions),
+    /// Write the manual pages
+    Man(describe::Pages),
 }
 
 /// Parses the arguments and runs the verb. Exit codes are those of sysexits(3).
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(fault) => {
             eprintln!("faas-jails: {fault}");
             ExitCode::from(match fault.kind() {
@@ -72,23 +91,32 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<()> {
+fn run(arguments: Arguments) -> Result<ExitCode> {
     let path = arguments.config.as_deref();
     let config = match &arguments.verb {
         // The one verb that may come before there is a file.
         Verb::Init(_) => init::config(path)?,
+        // These need none.
+        Verb::Completions(arguments) => return describe::completions(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Man(arguments) => return describe::man(arguments).map(|()| ExitCode::SUCCESS),
         _ => Config::load(path)?,
     };
     start_logging(config.log_format);
     match arguments.verb {
+        Verb::Exec(arguments) => return exec::run(&config, arguments),
+        Verb::Completions(_) | Verb::Man(_) => Ok(()),
         Verb::Serve(arguments) => serve::run(config, &arguments),
+        Verb::Ps(arguments) => ps::run(&config, &arguments),
+        Verb::Logs(arguments) => logs::run(&config, &arguments),
+        Verb::Stats(arguments) => stats::run(&config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Address(verb) => address::run(&config, verb),
         Verb::Info => info::run(&config),
         Verb::Init(arguments) => init::run(&config, path, arguments),
         Verb::Deinit(arguments) => init::remove(&config, path, &arguments),
         Verb::Purge(arguments) => purge::run(&config, &arguments),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses which.

@@ -17,7 +17,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::function::ReplicaName;
 use crate::image::Layer;
 use crate::network::{Attachment, Link, Network, Policy};
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
 
 /// The fake kernel. Clone it to see what is left in it.
@@ -172,6 +172,15 @@ impl Sandbox for Fake {
         Ok(())
     }
 
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit> {
+        let books = self.books.lock().unwrap();
+        match books.processes.get(replica).map(|process| process.exit) {
+            // Every program of the fake's images is true(1) but false(1).
+            Some(None) => Ok(Exit::Code(i32::from(program.argv[0] == "false"))),
+            _ => Err(Fault::not_found(format!("replica {replica} does not run"))),
+        }
+    }
+
     fn teardown(&self) -> Result<()> {
         Ok(())
     }
@@ -197,6 +206,7 @@ impl Sandbox for Fake {
         let found = |(replica, process): (&ReplicaName, &Process)| Found {
             replica: replica.clone(),
             alive: process.exit.is_none(),
+            number: None,
         };
         Ok(books.processes.iter().map(found).collect())
     }

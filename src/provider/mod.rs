@@ -51,7 +51,7 @@ pub use annotations::Annotations;
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
 pub use namespaces::{NamespaceSpec, Namespaces};
-pub use replica::Usage;
+pub use replica::{Usage, environment};
 
 /// Where a deploy gets its image from.
 pub trait Images: Send + Sync {
@@ -139,6 +139,18 @@ impl Provider {
     }
 
     fn spec_path(&self, key: &FunctionKey) -> PathBuf {
-        self.config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+        spec_path(&self.config, key)
+    }
+}
+
+fn spec_path(config: &Config, key: &FunctionKey) -> PathBuf {
+    config.root.join("functions").join(key.namespace.as_str()).join(format!("{}.json", key.name))
+}
+
+impl Deployed {
+    /// A function as it is deployed, from its spec file: for programs beside the daemon.
+    pub fn read(config: &Config, key: &FunctionKey) -> Result<Self> {
+        let read = crate::files::read_json(&spec_path(config, key))?;
+        read.ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
     }
 }

@@ -249,7 +249,7 @@ fn personality(platform: &str) -> Personality {
 }
 
 /// The whole environment of a replica: the image's, under this program's, under the user's.
-fn environment(deployed: &Deployed) -> BTreeMap<String, String> {
+pub fn environment(deployed: &Deployed) -> BTreeMap<String, String> {
     let Deployed { spec, image } = deployed;
     let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
     let home = if image.run.user.uid == 0 { "/root" } else { "/" };

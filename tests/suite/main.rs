@@ -21,12 +21,16 @@ mod contract_settings;
 mod faas_cli;
 mod images;
 mod isolation;
+mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
 mod network;
 mod on_zfs;
+mod operations;
 mod page;
 mod shipped;
 mod stock_images;
 mod streams;
+#[cfg(target_os = "freebsd")]
+mod way_out;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::images::{CLASSIC, OF_WATCHDOG, classic_image, of_watchdog_image};
 use crate::support::{Daemon, eventually};
-use crate::{linux_only, needs_root, needs_stock};
+use crate::{needs_root, needs_stock};
 
 fn classic(spec: Value) -> Daemon {
     let daemon = Daemon::with().set("stop_wait = \"1s\"").without_images().start();
@@ -19,7 +19,6 @@ fn classic(spec: Value) -> Daemon {
 #[test]
 fn the_classic_watchdog_runs_the_process_of_the_deployment_for_every_verb() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("fwatchdog");
     let daemon = classic(json!({"envProcess": "env", "envVars": {"custom_env": "custom_value"}}));
     for verb in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -33,7 +32,6 @@ fn the_classic_watchdog_runs_the_process_of_the_deployment_for_every_verb() {
 #[test]
 fn the_classic_watchdog_gets_the_body_and_its_lines_reach_the_log() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("fwatchdog");
     let daemon = classic(json!({"envProcess": "cat"}));
     assert_eq!(daemon.invoke("POST", "f").body("through cat").send().expect(200).text(), "through cat");
@@ -48,7 +46,6 @@ fn the_classic_watchdog_gets_the_body_and_its_lines_reach_the_log() {
 #[test]
 fn without_a_process_in_the_deployment_the_images_own_counts() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("fwatchdog");
     let daemon = classic(json!({}));
     assert_eq!(daemon.invoke("POST", "f").body("image's cat").send().expect(200).text(), "image's cat");
@@ -57,7 +54,6 @@ fn without_a_process_in_the_deployment_the_images_own_counts() {
 #[test]
 fn a_failing_process_is_the_watchdogs_500() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("fwatchdog");
     let daemon = classic(json!({"envProcess": "false"}));
     let answer = daemon.invoke("POST", "f").body("").send();
@@ -68,7 +64,6 @@ fn a_failing_process_is_the_watchdogs_500() {
 #[test]
 fn the_classic_watchdog_works_on_a_read_only_root() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("fwatchdog");
     // It writes /tmp/.lock, which is why /tmp has to be writable.
     let daemon = classic(json!({"readOnlyRootFilesystem": true}));
@@ -78,7 +73,6 @@ fn the_classic_watchdog_works_on_a_read_only_root() {
 #[test]
 fn the_of_watchdog_streams_through_its_process() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("of-watchdog");
     let daemon = Daemon::with().set("stop_wait = \"1s\"").without_images().start();
     daemon.load(&of_watchdog_image().expect("asked for before").docker_save(OF_WATCHDOG));
@@ -92,7 +86,6 @@ fn the_of_watchdog_streams_through_its_process() {
 #[test]
 fn the_of_watchdogs_limit_on_requests_passes_through() {
     needs_root!();
-    linux_only!("needs busybox");
     needs_stock!("of-watchdog");
     let daemon = Daemon::with().set("stop_wait = \"1s\"").without_images().start();
     daemon.load(&of_watchdog_image().expect("asked for before").docker_save(OF_WATCHDOG));

@@ -108,8 +108,10 @@ impl Options {
         let mut top = self.top;
         for (key, line) in [
             ("listen", "listen = \"127.0.0.1:0\"".to_owned()),
-            ("read_timeout", "read_timeout = \"60s\"".to_owned()),
-            ("write_timeout", "write_timeout = \"60s\"".to_owned()),
+            ("read_timeout", "read_timeout = \"200s\"".to_owned()),
+            ("write_timeout", "write_timeout = \"200s\"".to_owned()),
+            ("deploy_wait", "deploy_wait = \"100s\"".to_owned()),
+            ("ready_wait", "ready_wait = \"100s\"".to_owned()),
         ] {
             if !top.lines().any(|l| l.starts_with(&format!("{key} "))) {
                 top += &format!("{line}\n");
@@ -127,6 +129,11 @@ impl Options {
         if !images.contains("pull =") {
             images += "pull = \"if-not-present\"\n";
         }
+        let realm6 = format!("64:{:x}", lease.number);
+        let mut network = self.network.replace("{host}", &lease.host()).replace("{realm6}", &realm6);
+        if !network.contains("nat =") {
+            network += "nat = false\n";
+        }
         let ground = platform::Ground::make(&lease.realm());
         let (above, mode) = ground.settings();
         let text = format!(
@@ -136,15 +143,13 @@ realm = \"{}\"
 [network]
 {mode}
 subnet = \"{}\"
-nat = false
-{}
+{network}
 [images]
 {images}
 {}{}",
             root.display(),
             lease.realm(),
             lease.subnet(),
-            self.network.replace("{host}", &lease.host()).replace("{realm6}", &format!("64:{:x}", lease.number)),
             ground.tables(),
             self.tables,
         );

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// How long a read may wait before the test fails. Longer than anything that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Sends requests to one address.
 #[derive(Debug, Clone)]

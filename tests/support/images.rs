@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 use serde_json::json;
 
 use super::image::{Image, Layer};
-use super::parts;
+use super::{parts, platform};
 
 /// The probe alone, run by user 1000, in two layers.
 pub const PROBE: &str = "example.test/probe:1";
 /// The same, run by root.
 pub const PROBE_ROOT: &str = "example.test/probe-root:1";
-/// Busybox behind the stock classic watchdog.
-pub const CLASSIC: &str = "example.test/busybox-classic:1";
+/// A few programs behind the stock classic watchdog.
+pub const CLASSIC: &str = "example.test/tools-classic:1";
 /// The probe behind the stock of-watchdog in http mode.
 pub const OF_WATCHDOG: &str = "example.test/probe-of-watchdog:1";
 
@@ -43,26 +43,18 @@ pub fn probe_image() -> Image {
     .clone()
 }
 
-/// An image of busybox and a watchdog, to be changed by a test.
-pub fn busybox_layer() -> Layer {
-    let mut layer = base_layer().directory("bin", 0o755).file("bin/busybox", 0o755, parts::busybox());
-    for name in ["sh", "cat", "echo", "env", "sleep", "ls", "id", "head", "tr", "wc", "date", "true", "false"] {
-        layer = layer.symlink(&format!("bin/{name}"), "busybox");
-    }
-    layer
+/// Users, directories, and the few programs that a shell script needs.
+pub fn tools_layer() -> Layer {
+    platform::add_tools(base_layer().directory("bin", 0o755).directory("usr", 0o755).directory("usr/bin", 0o755))
 }
 
-/// Busybox behind the classic watchdog, if that was found.
+/// A few programs behind the classic watchdog, if that was found.
 pub fn classic_image() -> Option<Image> {
     let watchdog = fs::read(parts::stock("fwatchdog")?).expect("reading fwatchdog");
     Some(
         Image::new()
-            .layer(busybox_layer())
-            .layer(Layer::new().directory("usr", 0o755).directory("usr/bin", 0o755).file(
-                "usr/bin/fwatchdog",
-                0o755,
-                &watchdog,
-            ))
+            .layer(tools_layer())
+            .layer(Layer::new().file("usr/bin/fwatchdog", 0o755, &watchdog))
             .set("Cmd", json!(["fwatchdog"]))
             .set("Env", json!(["PATH=/usr/local/bin:/usr/bin:/bin", "fprocess=cat"]))
             .set("User", json!("1000:1000")),
@@ -74,14 +66,12 @@ pub fn of_watchdog_image() -> Option<Image> {
     let watchdog = fs::read(parts::stock("of-watchdog")?).expect("reading of-watchdog");
     Some(
         Image::new()
-            .layer(busybox_layer())
-            .layer(
-                Layer::new()
-                    .directory("usr", 0o755)
-                    .directory("usr/bin", 0o755)
-                    .file("usr/bin/fwatchdog", 0o755, &watchdog)
-                    .file("usr/bin/handler", 0o755, b"#!/bin/sh\nread line\necho \"handled $line\"\n"),
-            )
+            .layer(tools_layer())
+            .layer(Layer::new().file("usr/bin/fwatchdog", 0o755, &watchdog).file(
+                "usr/bin/handler",
+                0o755,
+                b"#!/bin/sh\nread line\necho \"handled $line\"\n",
+            ))
             .set("Cmd", json!(["fwatchdog"]))
             .set("Env", json!(["PATH=/usr/local/bin:/usr/bin:/bin", "fprocess=/usr/bin/handler", "mode=streaming"]))
             .set("User", json!("1000")),

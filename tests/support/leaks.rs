@@ -15,6 +15,8 @@ pub struct Traces {
     pub groups: BTreeSet<String>,
     /// Network interfaces.
     pub interfaces: BTreeSet<String>,
+    /// Addresses on them. (On Linux each replica's is on an interface of its own.)
+    pub addresses: BTreeSet<String>,
     /// Named network namespaces.
     pub namespaces: BTreeSet<String>,
     /// Firewall tables and rules.
@@ -58,6 +60,7 @@ impl fmt::Display for Traces {
             ("processes", &self.processes),
             ("groups", &self.groups),
             ("interfaces", &self.interfaces),
+            ("addresses", &self.addresses),
             ("network namespaces", &self.namespaces),
             ("firewall", &self.firewall),
             ("rules for resources", &self.rules),

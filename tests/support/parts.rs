@@ -47,12 +47,6 @@ pub fn probe() -> &'static [u8] {
     })
 }
 
-/// Debian's statically linked busybox.
-pub fn busybox() -> &'static [u8] {
-    static BUSYBOX: OnceLock<Vec<u8>> = OnceLock::new();
-    BUSYBOX.get_or_init(|| fs::read("/bin/busybox").expect("reading /bin/busybox; tools/setup.sh installs it"))
-}
-
 /// A stock OpenFaaS program that tools/stock.sh found on this machine.
 pub fn stock(name: &str) -> Option<PathBuf> {
     let directory = platform::shipped_parts().unwrap_or_else(|| project().join("target"));

@@ -8,6 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::image::Layer;
 use super::leaks::Traces;
 
 const DATASET: &str = "FAAS_JAILS_TEST_DATASET";
@@ -87,6 +88,19 @@ pub fn shipped_parts() -> Option<PathBuf> {
     env::var_os("FAAS_JAILS_TEST_PARTS").map(PathBuf::from)
 }
 
+/// Adds programs of the base system, with the libraries and the linker that they name.
+pub fn add_tools(layer: Layer) -> Layer {
+    const PROGRAMS: [&str; 6] = ["/bin/sh", "/bin/cat", "/bin/echo", "/bin/sleep", "/usr/bin/env", "/usr/bin/false"];
+    let listed = told("ldd", &[&["-f", "%p\n"][..], &PROGRAMS].concat());
+    let libraries = listed.lines().filter(|line| line.starts_with('/') && !line.ends_with(':'));
+    let files: BTreeSet<&str> = libraries.chain(PROGRAMS).chain(["/libexec/ld-elf.so.1"]).collect();
+    let directories = ["lib", "libexec", "usr/lib"].into_iter();
+    let layer = directories.fold(layer, |layer, name| layer.directory(name, 0o755));
+    files.into_iter().fold(layer, |layer, file| {
+        layer.file(file.trim_start_matches('/'), 0o755, &std::fs::read(file).expect("reading a program"))
+    })
+}
+
 /// Looks for everything of this realm, whose state directory is `root`.
 pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     let prefix = format!("{realm}_");
@@ -96,6 +110,9 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     let shown = ours.filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest.trim().to_owned());
     traces.processes = shown.filter(|process| !process.contains("<defunct>")).collect();
     traces.interfaces = words(&told("ifconfig", &["-l"]), |name| name.starts_with(realm));
+    for interface in &traces.interfaces {
+        traces.addresses.extend(lines(&told("ifconfig", &[interface]), |line| line.trim_start().starts_with("inet")));
+    }
     let root = root.display().to_string();
     let roots = format!("/{realm}/roots/");
     traces.mounts = lines(&told("mount", &["-p"]), |line| line.contains(&root) || line.contains(&prefix));
@@ -108,6 +125,12 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
         let anchor = format!("faas-jails/{realm}");
         traces.firewall = lines(&told("pfctl", &["-q", "-a", &anchor, "-s", "rules"]), |line| !line.is_empty());
     }
+}
+
+/// How many jails of this realm are removed, and kept by a socket or file that refers to them.
+pub fn dying(realm: &str) -> usize {
+    let jails = told("jls", &["-d", "dying", "name"]);
+    jails.lines().filter(|line| line.starts_with(&format!("true {realm}_"))).count()
 }
 
 /// What a command prints; nothing where it fails.

@@ -163,6 +163,19 @@ pub struct Mounted {
     fsid: [i32; 2],
 }
 
+/// What the file system that `path` is in was mounted from; `None` when there is no such path.
+pub fn from(path: &Path) -> Result<Option<String>> {
+    let path = c_path(path)?;
+    // SAFETY: plain data, for which zeros are valid.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a C string, and room for one statfs.
+    match check(unsafe { libc::statfs(path.as_ptr(), &mut found) }) {
+        Ok(_) => Ok(Some(text_of(&found.f_mntfromname))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context(|| format!("cannot see what is mounted on {}", path.to_string_lossy())),
+    }
+}
+
 /// What is mounted on `top` or below it, in the order in which it was mounted.
 pub fn list(top: &Path) -> Result<Vec<Mounted>> {
     Ok(all()?.into_iter().filter(|mounted| mounted.on.starts_with(top)).collect())

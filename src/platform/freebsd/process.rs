@@ -17,7 +17,7 @@ pub struct Listed {
     pub pid: libc::pid_t,
     /// When it started, since the epoch: with the number it names the process for good.
     pub started: Duration,
-    /// Processor time so far.
+    /// Processor time so far, with that of its children that it has waited for.
     pub cpu: Duration,
     /// Bytes resident.
     pub resident: u64,
@@ -53,13 +53,14 @@ fn all() -> Result<Vec<kinfo_proc>> {
 }
 
 fn listed(process: &kinfo_proc) -> Listed {
-    let start = process.ki_start;
+    let (start, children) = (process.ki_start, process.ki_childtime);
     // SAFETY: getpagesize(3) takes nothing and cannot fail.
     let page = unsafe { libc::getpagesize() } as u64;
     Listed {
         pid: process.ki_pid,
         started: Duration::new(start.tv_sec as u64, start.tv_usec as u32 * 1000),
-        cpu: Duration::from_micros(process.ki_runtime),
+        cpu: Duration::from_micros(process.ki_runtime)
+            + Duration::new(children.tv_sec as u64, children.tv_usec as u32 * 1000),
         resident: process.ki_rssize as u64 * page,
         threads: process.ki_numthreads as u64,
     }
@@ -70,7 +71,7 @@ pub fn first(jid: Jid) -> Result<Option<Listed>> {
     Ok(of_jail(jid)?.into_iter().next())
 }
 
-/// What the jail's living processes use, for a kernel that does not count by jail.
+/// What the jail's living processes use, this moment.
 pub fn usage(jid: Jid) -> Result<Usage> {
     Ok(of_jail(jid)?.iter().fold(Usage::default(), |sum, process| Usage {
         cpu: sum.cpu + process.cpu,

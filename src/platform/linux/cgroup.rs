@@ -127,7 +127,6 @@ impl Cgroups {
     }
 
     fn make(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
-        let mut group = Group { directory: None, tasks: Vec::new() };
         for (hierarchy, dir) in self.dirs(replica) {
             self.make_dir(hierarchy, &dir)?;
             for setting in hierarchy.settings(limits) {
@@ -138,6 +137,14 @@ impl Cgroups {
                 fs::write(&file, &setting.value)
                     .context(|| format!("cannot write {} to {}", setting.value, file.display()))?;
             }
+        }
+        self.group(replica)
+    }
+
+    /// A replica's cgroup as it is, for one more process.
+    pub(super) fn group(&self, replica: &ReplicaName) -> Result<Group> {
+        let mut group = Group { directory: None, tasks: Vec::new() };
+        for (hierarchy, dir) in self.dirs(replica) {
             match hierarchy.version {
                 Version::Two => group.directory = Some(open(&dir)?),
                 Version::One => group.tasks.push(open_for_writing(&dir.join("tasks"))?),

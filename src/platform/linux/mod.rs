@@ -10,10 +10,12 @@ mod open;
 pub mod overlay;
 mod probe;
 pub mod sandbox;
+mod sealed;
 mod trash;
 
 pub use open::{image_target, open};
 pub use probe::{check, probe};
+pub use sealed::seal;
 
 use std::io;
 use std::os::fd::RawFd;

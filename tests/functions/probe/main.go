@@ -19,6 +19,8 @@ func main() {
 	case "sleep": // what /spawn starts: a process that only takes up room
 		time.Sleep(time.Hour)
 		return
+	case "beside": // what `faas-jails exec` runs in a replica
+		beside()
 	case "nothing": // what /syscall?name=unshare starts
 		return
 	}

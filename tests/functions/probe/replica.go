@@ -29,13 +29,17 @@ func hostname(w http.ResponseWriter, _ *http.Request) {
 }
 
 func identity(w http.ResponseWriter, _ *http.Request) {
+	asJSON(w, whoami())
+}
+
+func whoami() map[string]any {
 	name, _ := os.Hostname()
 	groups, _ := os.Getgroups()
 	directory, _ := os.Getwd()
-	asJSON(w, map[string]any{
+	return map[string]any{
 		"hostname": name, "uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "pid": os.Getpid(),
 		"ppid": os.Getppid(), "cwd": directory, "args": os.Args, "started": started.UnixNano(), "addresses": ownAddresses(),
-	})
+	}
 }
 
 // problem answers 500 with the error, which names the errno in words.

@@ -30,19 +30,15 @@ impl Lent {
     /// Shows `snapshot` on `root`, read-only.
     pub fn lend(&self, snapshot: &str, root: &Path) -> Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = mount::all()?.into_iter().find(|mounted| mounted.fstype == "zfs" && mounted.from == snapshot);
-        let shared = match there {
-            Some(mounted) => mounted.on,
-            None => self.mount(snapshot)?,
-        };
+        let mut shared = self.place.join(hex::encode(&Sha256::digest(snapshot)[..16]));
+        // One question about the usual place: the list of all mounts grows with the replicas.
+        if mount::from(&shared)?.as_deref() != Some(snapshot) {
+            shared = match mount::all()?.into_iter().find(|there| there.fstype == "zfs" && there.from == snapshot) {
+                Some(elsewhere) => elsewhere.on,
+                None => mount_on(shared, snapshot)?,
+            };
+        }
         Mount::nullfs(&shared)?.read_only().at(root)
-    }
-
-    fn mount(&self, snapshot: &str) -> Result<PathBuf> {
-        let shared = self.place.join(hex::encode(&Sha256::digest(snapshot)[..16]));
-        std::fs::create_dir_all(&shared).context(|| format!("cannot make {}", shared.display()))?;
-        Mount::zfs(snapshot)?.read_only().at(&shared)?;
-        Ok(shared)
     }
 
     /// Unmounts those that no replica runs on.
@@ -61,4 +57,10 @@ impl Lent {
         let _ = std::fs::remove_dir(&self.place);
         Ok(())
     }
+}
+
+fn mount_on(shared: PathBuf, snapshot: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(&shared).context(|| format!("cannot make {}", shared.display()))?;
+    Mount::zfs(snapshot)?.read_only().at(&shared)?;
+    Ok(shared)
 }

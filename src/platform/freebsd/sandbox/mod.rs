@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tracing::debug_span;
+
 use super::jail::policy::{self, Known};
 use super::jail::{self, Jail, Jid, View};
 use super::monitor::Monitor;
@@ -21,7 +23,7 @@ use super::{devfs, mount, process, rctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{self, Exit, Found, Plan, Sandbox, Signal, Usage};
 
 mod lent;
 mod root;
@@ -96,14 +98,16 @@ impl JailSandbox {
         }
     }
 
-    /// All steps of a start; the caller undoes them.
+    /// All steps of a start; the caller undoes them. Each is a span, so that it can be seen what takes how long.
     fn build(&self, plan: &Plan, name: &str) -> Result<()> {
-        let root = root::mount(plan, &self.lent)?;
-        self.limit(plan, name)?;
+        let root = debug_span!("mounts").in_scope(|| root::mount(plan, &self.lent))?;
+        debug_span!("rctl").in_scope(|| self.limit(plan, name))?;
         let host = policy::Host { known: &self.known, devfs_ruleset: devfs::RULESET };
-        let jid = jail::create(policy::params(plan, &root, host)?)?;
-        let program = Program::prepare(plan, jid, connect(plan, jid)?)?;
-        let process = program.spawn().context(|| format!("{name} does not start"))?;
+        let jid = debug_span!("jail_set").in_scope(|| jail::create(policy::params(plan, &root, host)?))?;
+        let network = debug_span!("link").in_scope(|| connect(plan, jid))?;
+        let program = Program::prepare(plan, jid, network)?;
+        let spawned = debug_span!("fork-exec").in_scope(|| program.spawn());
+        let process = spawned.context(|| format!("{name} does not start"))?;
         if plan.user.uid != 0 {
             jail::drop_root(jid).context(|| format!("cannot take root's privileges from jail {name}"))?;
         }
@@ -186,16 +190,16 @@ impl Sandbox for JailSandbox {
     }
 
     fn list(&self) -> Result<Vec<Found>> {
-        let mut found: BTreeMap<ReplicaName, bool> = BTreeMap::new();
+        let mut found: BTreeMap<ReplicaName, Option<Jid>> = BTreeMap::new();
         for name in self.remains()? {
-            found.extend(self.replica(&name).map(|replica| (replica, false)));
+            found.extend(self.replica(&name).map(|replica| (replica, None)));
         }
         let populated = process::jails()?;
         for Jail { name, jid, .. } in jail::list(View::Alive)? {
             let alive = populated.contains(&jid) && self.monitor.ended(&name) != Some(true);
-            found.extend(self.replica(&name).map(|replica| (replica, alive)));
+            found.extend(self.replica(&name).map(|replica| (replica, alive.then_some(jid))));
         }
-        Ok(found.into_iter().map(|(replica, alive)| Found { replica, alive }).collect())
+        Ok(found.into_iter().map(|(replica, number)| Found { replica, alive: number.is_some(), number }).collect())
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
@@ -203,7 +207,21 @@ impl Sandbox for JailSandbox {
         let Some(jail) = jail::find(&name)? else {
             return Err(Fault::not_found(format!("no jail {name} is running")));
         };
-        if rctl::enabled() { rctl::usage(&name) } else { process::usage(jail.jid) }
+        let living = process::usage(jail.jid)?;
+        if !rctl::enabled() {
+            return Ok(living);
+        }
+        // The kernel's account knows what ended processes used, but in whole seconds, and looks at memory once
+        // in a second.
+        Ok(Usage { cpu: living.cpu.max(rctl::usage(&name)?.cpu), ..living })
+    }
+
+    fn exec(&self, replica: &ReplicaName, program: &sandbox::Program) -> Result<Exit> {
+        let name = replica.to_string();
+        let jail = jail::find(&name)?.ok_or_else(|| Fault::not_found(format!("no jail {name} is running")))?;
+        let process = Program::beside(program, jail.jid)?.spawn();
+        let process = process.context(|| format!("cannot run {} in jail {name}", program.argv[0]))?;
+        process.wait().context(|| "cannot wait for the program")
     }
 
     /// Snapshots that are lent are all that is shared.

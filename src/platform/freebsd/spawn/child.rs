@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::super::network::inside;
-use super::Program;
+use super::{Entry, Program};
 
 /// Where the error pipe is put: after standard input, output and error.
 const REPORT: RawFd = 3;
@@ -110,14 +110,10 @@ unsafe fn become_program(
         done(libc::setsid(), Stage::Session, report)?;
         stdio(program, report)?;
         let report = REPORT;
-        done(libc::jail_attach(program.jid), Stage::Attach, report)?;
-        for step in &program.network {
-            done(inside::perform(step), Stage::Network, report)?;
+        match program.entry {
+            Entry::First => enter_first(program, report)?,
+            Entry::Later => enter_later(program, report)?,
         }
-        limits(program, report)?;
-        done(libc::setgroups(program.groups.len() as c_int, program.groups.as_ptr()), Stage::Groups, report)?;
-        done(libc::setgid(program.gid), Stage::Groups, report)?;
-        done(libc::setuid(program.uid), Stage::User, report)?;
         control(report)?;
         signals(report)?;
         libc::umask(0o022);
@@ -127,19 +123,49 @@ unsafe fn become_program(
     }
 }
 
+/// The host's root is this jail's root, and then its user.
+unsafe fn enter_first(program: &Program, report: RawFd) -> Result<(), Stop> {
+    // SAFETY: see `run`.
+    unsafe {
+        done(libc::jail_attach(program.jid), Stage::Attach, report)?;
+        for step in &program.network {
+            done(inside::perform(step), Stage::Network, report)?;
+        }
+        limits(program, report)?;
+        done(libc::setgroups(program.groups.len() as c_int, program.groups.as_ptr()), Stage::Groups, report)?;
+        done(libc::setgid(program.gid), Stage::Groups, report)?;
+        done(libc::setuid(program.uid), Stage::User, report)
+    }
+}
+
+/// In the jail root may be nobody any more. What needs root is done outside; inside, root's number is given up for
+/// one that the process holds already, which anybody may do (setresuid(2)).
+unsafe fn enter_later(program: &Program, report: RawFd) -> Result<(), Stop> {
+    let Program { uid, gid, .. } = *program;
+    // SAFETY: see `run`.
+    unsafe {
+        limits(program, report)?;
+        done(libc::setgroups(program.groups.len() as c_int, program.groups.as_ptr()), Stage::Groups, report)?;
+        done(libc::setresgid(gid, gid, gid), Stage::Groups, report)?;
+        done(libc::setresuid(uid, 0, uid), Stage::User, report)?;
+        done(libc::jail_attach(program.jid), Stage::Attach, report)?;
+        done(libc::setresuid(uid, uid, uid), Stage::User, report)
+    }
+}
+
 fn done(result: c_int, stage: Stage, report: RawFd) -> Result<(), Stop> {
     if result == -1 { Err((stage, report)) } else { Ok(()) }
 }
 
-/// Nothing but null input, the output file and the pipe stays open: a directory would make jail_attach fail,
+/// Nothing but standard input and output and the pipe stays open: a directory would make jail_attach fail,
 /// and whatever else the daemon has open is none of the program's business.
 unsafe fn stdio(program: &Program, report: RawFd) -> Result<(), Stop> {
     // SAFETY: see `run`. The daemon has 0, 1 and 2 open (the Rust runtime sees to it), so none of the three
     // sources is among them, and the order overwrites no source before its use.
     unsafe {
-        done(libc::dup2(program.stdin.as_raw_fd(), 0), Stage::Stdio, report)?;
-        done(libc::dup2(program.output.as_raw_fd(), 1), Stage::Stdio, report)?;
-        done(libc::dup2(program.output.as_raw_fd(), 2), Stage::Stdio, report)?;
+        for (given, number) in program.stdio.iter().zip(0..) {
+            done(libc::dup2(given.as_raw_fd(), number), Stage::Stdio, report)?;
+        }
         done(libc::dup2(report, REPORT), Stage::Stdio, report)?;
         done(libc::fcntl(REPORT, libc::F_SETFD, libc::FD_CLOEXEC), Stage::Stdio, REPORT)?;
         done(libc::close_range(REPORT as u32 + 1, u32::MAX, 0), Stage::Stdio, REPORT)

@@ -9,9 +9,11 @@
 //! ```text
 //!  parent: prepare ── pdfork ── read pipe ──────────────────── EOF: exec'ed ── (pid, descriptor)
 //!  child:               └ session, stdio, close, attach, network, user, limits, signals, cwd, exec
+//!                          (a later one in a running jail: limits and user before it attaches)
 //!                          └ at the first failure: stage and errno into the pipe
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -22,7 +24,7 @@ use super::jail::Jid;
 use super::network::inside::Step;
 use super::sys::{c_path, c_text, check};
 use crate::fault::{Context, Fault, Kind, Result};
-use crate::sandbox::{Plan, User};
+use crate::sandbox::{self, Exit, Plan, User};
 
 mod child;
 
@@ -42,10 +44,20 @@ pub struct Program {
     groups: Vec<libc::gid_t>,
     open_files: Option<u64>,
     network: Vec<Step>,
-    stdin: OwnedFd,
-    output: OwnedFd,
+    stdio: [OwnedFd; 3],
+    entry: Entry,
     /// For messages: what the user asked for.
     name: String,
+}
+
+/// How a program comes into its jail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// The first one: makes the network inside, and outlives this process.
+    First,
+    /// Another one, when the jail's root may have lost its privileges ([`super::jail::drop_root`]): takes its
+    /// user's numbers with it, and ends with this process.
+    Later,
 }
 
 /// A started program: its process descriptor (pdfork(2)) and number.
@@ -63,23 +75,45 @@ impl Program {
         let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
             return Err(Fault::invalid(format!("{} has no program to run: the image names none", plan.replica)));
         };
-        let path = plan.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-        let env = plan.env.iter().map(|(key, value)| c_text(&format!("{key}={value}")));
-        let User { uid, gid, groups } = &plan.user;
+        let output = || plan.output.try_clone().context(|| "cannot hold the output file open");
+        let null = std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?;
         Ok(Self {
             jid,
-            candidates: candidates(name, path, &plan.workdir)?,
+            candidates: candidates(name, path_of(&plan.env), &plan.workdir)?,
             argv: plan.argv.iter().map(|arg| c_text(arg)).collect::<Result<_>>()?,
-            env: env.collect::<Result<_>>()?,
+            env: variables(&plan.env)?,
             workdir: c_path(&plan.workdir)?,
-            uid: *uid,
-            gid: *gid,
-            // setgroups(2): before FreeBSD 15 the first entry is the effective group, later it is one of the rest.
-            groups: std::iter::once(*gid).chain(groups.iter().copied()).collect(),
+            uid: plan.user.uid,
+            gid: plan.user.gid,
+            groups: all_groups(&plan.user),
             open_files: plan.limits.open_files,
             network,
-            stdin: std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?.into(),
-            output: plan.output.try_clone().context(|| "cannot hold the output file open")?,
+            stdio: [null.into(), output()?, output()?],
+            entry: Entry::First,
+            name: name.clone(),
+        })
+    }
+
+    /// Makes another program ready to run in jail `jid`, beside the first.
+    pub fn beside(program: &sandbox::Program, jid: Jid) -> Result<Self> {
+        let Some(name) = program.argv.first().filter(|name| !name.is_empty()) else {
+            return Err(Fault::invalid("there is no program to run"));
+        };
+        let hold = |fd: &OwnedFd| fd.try_clone().context(|| "cannot hold standard input and output open");
+        let [input, output, error] = &program.stdio;
+        Ok(Self {
+            jid,
+            candidates: candidates(name, path_of(&program.env), &program.workdir)?,
+            argv: program.argv.iter().map(|arg| c_text(arg)).collect::<Result<_>>()?,
+            env: variables(&program.env)?,
+            workdir: c_path(&program.workdir)?,
+            uid: program.user.uid,
+            gid: program.user.gid,
+            groups: all_groups(&program.user),
+            open_files: program.open_files,
+            network: Vec::new(),
+            stdio: [hold(input)?, hold(output)?, hold(error)?],
+            entry: Entry::Later,
             name: name.clone(),
         })
     }
@@ -90,9 +124,11 @@ impl Program {
         let env = pointers(&self.env);
         let (reader, writer) = pipe().context(|| "cannot make a pipe")?;
         let mut descriptor = -1;
+        // pdfork(2): without PD_DAEMON the process is killed when its last descriptor is closed.
+        let lifetime = if self.entry == Entry::First { libc::PD_DAEMON } else { 0 };
         let forked = without_signals(|| {
             // SAFETY: the child calls async-signal-safe functions only (see `child`), and never returns.
-            let pid = unsafe { libc::pdfork(&mut descriptor, libc::PD_DAEMON | libc::PD_CLOEXEC) };
+            let pid = unsafe { libc::pdfork(&mut descriptor, lifetime | libc::PD_CLOEXEC) };
             if pid == 0 {
                 child::run(self, &argv, &env, writer.as_raw_fd());
             }
@@ -109,6 +145,35 @@ impl Program {
             Some(failure) => Err(failure.explain(self)),
         }
     }
+}
+
+impl Process {
+    /// Waits for its end.
+    pub fn wait(self) -> io::Result<Exit> {
+        let mut status = 0;
+        loop {
+            // SAFETY: writes one int. A process with a descriptor is waited for by its number (pdfork(2)).
+            match check(unsafe { libc::waitpid(self.pid, &mut status, 0) }) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(_) if libc::WIFEXITED(status) => return Ok(Exit::Code(libc::WEXITSTATUS(status))),
+                Ok(_) => return Ok(Exit::Signal(libc::WTERMSIG(status))),
+            }
+        }
+    }
+}
+
+fn path_of(env: &BTreeMap<String, String>) -> &str {
+    env.get("PATH").map_or(DEFAULT_PATH, String::as_str)
+}
+
+fn variables(env: &BTreeMap<String, String>) -> Result<Vec<CString>> {
+    env.iter().map(|(key, value)| c_text(&format!("{key}={value}"))).collect()
+}
+
+/// setgroups(2): before FreeBSD 15 the first entry is the effective group, later it is one of the rest.
+fn all_groups(user: &User) -> Vec<libc::gid_t> {
+    std::iter::once(user.gid).chain(user.groups.iter().copied()).collect()
 }
 
 /// The paths to try for `name`: itself if it has a slash (from `workdir` on), or one for each part of `path`.

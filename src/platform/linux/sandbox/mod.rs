@@ -34,10 +34,11 @@ use self::monitor::Monitor;
 use self::sequence::Tools;
 use self::spawn::Birth;
 use super::cgroup::Cgroups;
+use super::sealed;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::Root;
 
 /// How long the end of a killed process may take.
@@ -145,12 +146,34 @@ impl Sandbox for NamespaceSandbox {
 
     fn list(&self) -> Result<Vec<Found>> {
         let replicas = self.cgroups.replicas()?;
-        let found = replicas.into_iter().map(|replica| Found { alive: self.cgroups.init(&replica).is_some(), replica });
+        let found = replicas.into_iter().map(|replica| {
+            let number = self.cgroups.init(&replica);
+            Found { replica, alive: number.is_some(), number }
+        });
         Ok(found.collect())
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {
         self.cgroups.usage(replica).context(|| format!("cannot read the usage of {replica}"))
+    }
+
+    fn exec(&self, replica: &ReplicaName, program: &Program) -> Result<Exit> {
+        let stopped = || Fault::not_found(format!("replica {replica} does not run"));
+        if !sealed::is_sealed() {
+            let sentence = "programs enter replicas only from a copy of faas-jails that nobody can change";
+            return Err(Fault::new(Kind::Denied, sentence));
+        }
+        let first = self.first_process(replica).ok_or_else(stopped)?;
+        let group = self.cgroups.group(replica)?;
+        let tools = Tools { tasks: group.tasks(), secrets: None, filters: &self.filters, show_cgroup: false };
+        let (steps, outside) = sequence::joining(program, first.as_fd(), &tools)?;
+        let pidfd = spawn::join(group.directory(), &steps, outside)
+            .context(|| format!("cannot run {} in {replica}", program.argv[0]))?;
+        drop(group);
+        let status = spawn::wait(&pidfd).context(|| "cannot wait for the program")?;
+        Ok(status
+            .and_then(|s| s.exit_status().map(Exit::Code).or_else(|| s.terminating_signal().map(Exit::Signal)))
+            .unwrap_or(Exit::Unknown))
     }
 
     /// The cgroups that replicas share go with the last of them.

@@ -27,7 +27,7 @@ use super::exec::{Program, text};
 use super::step::{Mount, Step};
 use crate::fault::{Fault, Kind, Result};
 use crate::network::Attachment;
-use crate::sandbox::Plan;
+use crate::sandbox::{self, Plan, User};
 use crate::storage::Root;
 
 /// Where functions expect their secrets.
@@ -319,26 +319,62 @@ fn attainable(files: u64) -> u64 {
 }
 
 fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> Result<()> {
-    let keep = if plan.user.uid == 0 { ROOT_CAPABILITIES } else { 0 };
     // A daemon that the kernel is told to spare must not pass that on.
     steps.push(Step::Write { path: path("/proc/self/oom_score_adj"), content: b"0" });
-    steps.push(Step::Enter(os_path(&plan.workdir)?));
-    let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
-    steps.push(Step::Examine(Rc::clone(&program)));
     steps.push(Step::Stdio(plan.output.as_raw_fd()));
-    if let Some(files) = plan.limits.open_files {
+    let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
+    confine(&plan.workdir, &plan.user, plan.limits.open_files, &program, steps)?;
+    steps.push(Step::Filter(tools.filters));
+    steps.push(Step::Exec(program));
+    Ok(())
+}
+
+/// From root with nothing open but standard input and output to the image's user. Every descriptor of this process
+/// must be closed by now: a working directory of `/proc/self/fd/7` would otherwise be one of the host's (what
+/// CVE-2024-21626 was to runc).
+fn confine<'a>(
+    workdir: &Path,
+    user: &'a User,
+    open_files: Option<u64>,
+    program: &Rc<Program>,
+    steps: &mut Vec<Step<'a>>,
+) -> Result<()> {
+    let keep = if user.uid == 0 { ROOT_CAPABILITIES } else { 0 };
+    steps.push(Step::Enter(os_path(workdir)?));
+    steps.push(Step::Examine(Rc::clone(program)));
+    if let Some(files) = open_files {
         steps.push(Step::Limit { resource: libc::RLIMIT_NOFILE as libc::c_int, value: attainable(files) });
     }
     steps.push(Step::Limit { resource: libc::RLIMIT_CORE as libc::c_int, value: NO_CORE });
     steps.push(Step::Session);
     steps.push(Step::Umask(0o022));
     steps.push(Step::Bound(keep));
-    steps.push(Step::Become(&plan.user));
+    steps.push(Step::Become(user));
     steps.push(Step::Capabilities(keep));
     steps.push(Step::Signals);
-    steps.push(Step::Filter(tools.filters));
-    steps.push(Step::Exec(program));
     Ok(())
+}
+
+/// What another program does to get into a live replica, and how many of these steps come before the fork that puts
+/// it into the replica's pid namespace.
+pub(super) fn joining<'a>(
+    program: &'a sandbox::Program,
+    first: BorrowedFd<'_>,
+    tools: &Tools<'a>,
+) -> Result<(Vec<Step<'a>>, usize)> {
+    let mut steps: Vec<Step<'a>> = tools.tasks.iter().map(|tasks| Step::JoinCgroup(tasks.as_raw_fd())).collect();
+    // Before anybody inside can see this process.
+    steps.push(Step::Conceal);
+    steps.push(Step::Join(first.as_raw_fd()));
+    let outside = steps.len();
+    steps.push(Step::GivenStdio(program.stdio.each_ref().map(AsRawFd::as_raw_fd)));
+    let executed = Rc::new(Program::new(&program.argv, &program.env)?);
+    confine(&program.workdir, &program.user, program.open_files, &executed, &mut steps)?;
+    // Forgotten whenever a process changes its user.
+    steps.push(Step::EndTogether);
+    steps.push(Step::Filter(tools.filters));
+    steps.push(Step::Exec(executed));
+    Ok((steps, outside))
 }
 
 fn directory(at: &str, mode: libc::mode_t) -> Step<'static> {

@@ -8,7 +8,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::exec::READY;
-use super::step::{Errno, Step, write_all};
+use super::step::{Errno, Step, last, write_all};
 use crate::fault::{Context, Fault, Kind, Result};
 
 /// Every namespace but the network's, which is made elsewhere, and the cgroup's, which must be made inside the cgroup.
@@ -32,14 +32,57 @@ pub(super) struct Birth<'a> {
 pub(super) fn spawn(birth: &Birth<'_>, steps: &[Step<'_>]) -> Result<OwnedFd> {
     let (pidfd, report) = {
         let _guard = FORK.lock().unwrap_or_else(PoisonError::into_inner);
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe")?;
-        (clone(birth, steps, write.as_raw_fd()).context(|| "cannot make a process")?, read)
+        let (read, write) = pipe()?;
+        let network = if birth.new_network { libc::CLONE_NEWNET } else { 0 };
+        let pidfd = clone(NAMESPACES | network, birth.cgroup, || child(steps, 0, write.as_raw_fd()));
+        (pidfd.context(|| "cannot make a process")?, read)
     };
     let verdict = verdict(report, steps);
     if verdict.is_err() {
         end(&pidfd);
     }
     verdict.map(|()| pidfd)
+}
+
+/// Runs the first `outside` steps in a helper process, which a pid namespace that it enters does not have in it, and
+/// the others in a child of this process that the helper makes, which it has. Otherwise as [`spawn`].
+pub(super) fn join(cgroup: Option<BorrowedFd<'_>>, steps: &[Step<'_>], outside: usize) -> Result<OwnedFd> {
+    let (helper, report, told) = {
+        let _guard = FORK.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, write) = pipe()?;
+        let (told, tell) = pipe()?;
+        let helper = clone(0, cgroup, || fork_inside(steps, outside, write.as_raw_fd(), tell.as_raw_fd()));
+        (helper.context(|| "cannot make a process")?, read, told)
+    };
+    let mut number = [0; size_of::<libc::pid_t>()];
+    let forked = std::fs::File::from(told).read_exact(&mut number);
+    // It has done its work or failed; either way it ends by itself.
+    wait(&helper).context(|| "cannot wait for the helper process")?;
+    if forked.is_err() {
+        // Without a child it has failed, and said how.
+        return verdict(report, steps).and(Err(Fault::new(Kind::System, "the helper process ended without a word")));
+    }
+    // A child that has not been waited for keeps its number.
+    let pid = rustix::process::Pid::from_raw(libc::pid_t::from_ne_bytes(number));
+    let pid = pid.ok_or_else(|| Fault::new(Kind::System, "the helper process made no sense"))?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        .context(|| "cannot watch the new process")?;
+    verdict(report, steps).inspect_err(|_| end(&pidfd))?;
+    Ok(pidfd)
+}
+
+/// Waits for a child's end, which reaps it.
+pub(super) fn wait(pidfd: &OwnedFd) -> rustix::io::Result<Option<rustix::process::WaitIdStatus>> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => return ended,
+        }
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe")
 }
 
 /// Kills and reaps a child of this process.
@@ -49,27 +92,27 @@ pub(super) fn end(pidfd: &OwnedFd) {
     let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
 }
 
-fn clone(birth: &Birth<'_>, steps: &[Step<'_>], report: RawFd) -> io::Result<OwnedFd> {
+/// A forked child that runs `work`, which makes system calls only.
+fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>, work: impl FnOnce()) -> io::Result<OwnedFd> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = (NAMESPACES | libc::CLONE_PIDFD) as u64;
+    args.flags = (flags | libc::CLONE_PIDFD) as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    if birth.new_network {
-        args.flags |= libc::CLONE_NEWNET as u64;
-    }
-    if let Some(cgroup) = birth.cgroup {
+    if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // No handler of the daemon may run in the child: it would write to pipes that the daemon reads.
     let before = block_signals();
-    // SAFETY: without CLONE_VM and a stack this is fork(2): the child has its own copy of everything, and runs `child`,
-    // which makes system calls only and does not return.
+    // SAFETY: without CLONE_VM and a stack this is fork(2): the child has its own copy of everything, and runs `work`,
+    // which makes system calls only, and nothing after it.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     if pid == 0 {
-        child(steps, report);
+        work();
+        // SAFETY: ends the process without running the daemon's exit handlers.
+        unsafe { libc::_exit(127) }
     }
     let error = io::Error::last_os_error();
     // SAFETY: reads one set.
@@ -92,18 +135,42 @@ fn block_signals() -> libc::sigset_t {
     }
 }
 
-/// In the child. Reports `step number, errno` on failure.
-fn child(steps: &[Step<'_>], mut report: RawFd) -> ! {
-    for (number, step) in steps.iter().enumerate() {
+/// In the child: takes the steps, of which the first is number `from`. Reports `step number, errno` on failure, and
+/// gives the descriptor that could report more.
+fn child(steps: &[Step<'_>], from: usize, mut report: RawFd) {
+    for (number, step) in steps.iter().enumerate().skip(from) {
         if let Err(Errno(errno)) = step.run(&mut report) {
-            let [a, b, c, d] = (number as u32).to_ne_bytes();
-            let [e, f, g, h] = errno.to_ne_bytes();
-            let _ = write_all(report, &[a, b, c, d, e, f, g, h]);
-            break;
+            tell_failure(report, number, errno);
+            return;
         }
     }
-    // SAFETY: ends the process without running the daemon's exit handlers.
-    unsafe { libc::_exit(127) }
+}
+
+fn tell_failure(report: RawFd, number: usize, errno: i32) {
+    let [a, b, c, d] = (number as u32).to_ne_bytes();
+    let [e, f, g, h] = errno.to_ne_bytes();
+    let _ = write_all(report, &[a, b, c, d, e, f, g, h]);
+}
+
+/// In the helper: takes the steps outside, forks a sibling that takes the others, and tells its number.
+fn fork_inside(steps: &[Step<'_>], outside: usize, mut report: RawFd, tell: RawFd) {
+    for (number, step) in steps.iter().enumerate().take(outside) {
+        if let Err(Errno(errno)) = step.run(&mut report) {
+            tell_failure(report, number, errno);
+            return;
+        }
+    }
+    // SAFETY: all zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The caller's child, not this process's: the caller waits for it. Its exit signal is this process's (clone(2)).
+    args.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: as in `clone`; this process has one thread.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
+        0 => child(steps, outside, report),
+        // The step that enters the pid namespace fails only now if that namespace has just ended.
+        -1 => tell_failure(report, outside.saturating_sub(1), last().0),
+        pid => drop(write_all(tell, &(pid as libc::pid_t).to_ne_bytes())),
+    }
 }
 
 /// Reads the report to its end: the pipe closes when the program is exec'ed or the child ends.

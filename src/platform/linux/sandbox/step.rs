@@ -20,6 +20,13 @@ const REPORT: RawFd = 3;
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// More than any kernel has; the kernel says EINVAL at its own last one.
 const CAPABILITIES: u64 = 64;
+/// What a replica has of its own: all but the user namespace.
+const EVERY_NAMESPACE: libc::c_int = libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP;
 /// `_NSIG` on both architectures.
 const SIGNALS: libc::c_int = 64;
 
@@ -46,6 +53,11 @@ pub(super) enum Step<'a> {
     JoinCgroup(RawFd),
     /// A cgroup namespace: the replica sees its cgroup as the root.
     HideCgroup,
+    /// Keeps others from looking into this process, whoever they are, until it executes a program
+    /// (PR_SET_DUMPABLE(2const)).
+    Conceal,
+    /// Enters every namespace of the process whose pidfd this is; its pid namespace only with the next fork.
+    Join(RawFd),
     /// Enters a network namespace.
     EnterNetwork(RawFd),
     /// Brings `lo` up in a namespace that was just made.
@@ -74,6 +86,8 @@ pub(super) enum Step<'a> {
     Umask(libc::mode_t),
     /// Standard input from /dev/null, output and error to this descriptor; closes all others.
     Stdio(RawFd),
+    /// Standard input, output and error from these descriptors; closes all others.
+    GivenStdio([RawFd; 3]),
     /// setrlimit(2), soft and hard.
     Limit { resource: libc::c_int, value: u64 },
     /// setsid(2).
@@ -86,6 +100,8 @@ pub(super) enum Step<'a> {
     Capabilities(u64),
     /// Default action for every signal, none blocked.
     Signals,
+    /// Ends with the process that started it.
+    EndTogether,
     /// No new privileges from now on, and these filters on every system call.
     Filter(&'a [BpfProgram]),
     /// Makes sure that the program is a file of the image.
@@ -103,6 +119,10 @@ impl Step<'_> {
             Step::JoinCgroup(tasks) => write_all(*tasks, b"0"),
             // SAFETY: see above; no pointers.
             Step::HideCgroup => check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }),
+            // SAFETY: see above; no pointers.
+            Step::Conceal => check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }),
+            // SAFETY: see above; no pointers.
+            Step::Join(pidfd) => check(unsafe { libc::setns(*pidfd, EVERY_NAMESPACE) }),
             // SAFETY: see above; no pointers.
             Step::EnterNetwork(fd) => check(unsafe { libc::setns(*fd, libc::CLONE_NEWNET) }),
             Step::Loopback => loopback_up(),
@@ -134,6 +154,7 @@ impl Step<'_> {
                 Ok(())
             }
             Step::Stdio(output) => stdio(*output, report),
+            Step::GivenStdio(given) => given_stdio(*given, report),
             Step::Limit { resource, value } => set_limit(*resource, *value),
             // SAFETY: no pointers.
             Step::Session => check(unsafe { libc::setsid() }),
@@ -141,6 +162,8 @@ impl Step<'_> {
             Step::Become(user) => become_user(user),
             Step::Capabilities(keep) => set_capabilities(*keep),
             Step::Signals => default_signals(),
+            // SAFETY: no pointers.
+            Step::EndTogether => check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }),
             Step::Filter(filters) => filter(filters),
             Step::Examine(program) => program.examine(),
             Step::Exec(program) => Err(program.exec(*report)),
@@ -246,7 +269,11 @@ fn stdio(output: RawFd, report: &mut RawFd) -> Result<(), Errno> {
     // SAFETY: constant NUL-terminated string.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     check(null)?;
-    for (from, to) in [(null, 0), (output, 1), (output, 2)] {
+    given_stdio([null, output, output], report)
+}
+
+fn given_stdio(given: [RawFd; 3], report: &mut RawFd) -> Result<(), Errno> {
+    for (from, to) in given.into_iter().zip(0..) {
         // SAFETY: no pointers; `from` is never `to`, because 0 to 2 are in use in every Rust program.
         check(unsafe { libc::dup2(from, to) })?;
     }
@@ -328,6 +355,8 @@ impl fmt::Display for Step<'_> {
         match self {
             Step::JoinCgroup(_) => f.write_str("join cgroup"),
             Step::HideCgroup => f.write_str("make cgroup namespace"),
+            Step::Conceal => f.write_str("conceal itself"),
+            Step::Join(_) => f.write_str("enter the replica's namespaces"),
             Step::EnterNetwork(_) => f.write_str("enter network namespace"),
             Step::Loopback => f.write_str("bring up loopback"),
             Step::Hostname(name) => write!(f, "set host name {}", show(name)),
@@ -343,12 +372,13 @@ impl fmt::Display for Step<'_> {
             Step::Enter(path) => write!(f, "change to directory {}", show(path)),
             Step::Pivot => f.write_str("change root"),
             Step::Umask(_) => f.write_str("set umask"),
-            Step::Stdio(_) => f.write_str("connect output"),
+            Step::Stdio(_) | Step::GivenStdio(_) => f.write_str("connect input and output"),
             Step::Limit { resource, value } => write!(f, "set resource limit {resource} to {value}"),
             Step::Session => f.write_str("start session"),
             Step::Bound(_) | Step::Capabilities(_) => f.write_str("drop capabilities"),
             Step::Become(user) => write!(f, "become user {}:{}", user.uid, user.gid),
             Step::Signals => f.write_str("reset signals"),
+            Step::EndTogether => f.write_str("tie its life to its parent's"),
             Step::Filter(_) => f.write_str("filter system calls"),
             Step::Examine(program) | Step::Exec(program) => write!(f, "exec {program}"),
         }

@@ -67,8 +67,16 @@ fn a_replica_is_born_into_its_unified_cgroup() {
     assert!(sandbox.start(&failing).unwrap_err().to_string().contains("no such program"));
     assert!(!own.exists());
 
+    // An image's working directory is no way to a directory that this process has open (CVE-2024-21626).
+    let open = File::open("/etc").unwrap();
+    let workdir = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open)));
+    let leaking = Plan { workdir, ..plan(dir.path(), replica.clone(), "/busybox") };
+    let fault = sandbox.start(&leaking).unwrap_err();
+    assert!(fault.to_string().contains("change to directory"), "{fault}");
+
     sandbox.start(&plan(dir.path(), replica.clone(), "/busybox")).unwrap();
-    assert_eq!(sandbox.list().unwrap(), [Found { replica: replica.clone(), alive: true }]);
+    let [found] = &*sandbox.list().unwrap() else { panic!("one is there") };
+    assert!(found.replica == replica && found.alive && found.number.is_some(), "{found:?}");
     let members = std::fs::read_to_string(own.join(replica.to_string()).join("cgroup.procs")).unwrap();
     assert_eq!(members.lines().count(), 1);
     assert_eq!(sandbox.usage(&replica).unwrap().pids, 1);

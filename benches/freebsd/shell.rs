@@ -46,7 +46,7 @@ fn like_ours(ground: &Ground, replica: &Replica, path: &str) -> String {
         "jail -c name={realm}_shell path={path} host.hostname=f ip4.addr='{realm}lo|{address}' mount.devfs \
          devfs_ruleset=4 enforce_statfs=2 children.max=0 command=/bin/true; umount {path}/dev",
         realm = ground.realm,
-        address = replica.address,
+        address = replica.link.addresses[0].ip(),
     )
 }
 

@@ -117,6 +117,7 @@ impl Provider {
         let (started, failed) = self.start_many(function, &deployed, missing);
         function.state().replicas.extend(started);
         function.publish();
+        self.enforce_soon();
         let Some(fault) = failed else {
             function.state().last_failure = None;
             return Ok(());

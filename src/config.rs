@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::fault::{Context, Fault, Result};
 use crate::function::{Namespace, Realm};
+use crate::gateway;
 use crate::network::{Mode, ipam};
 
 /// Everything that can be set.
@@ -63,6 +64,12 @@ pub struct Config {
     pub function_label: bool,
     /// Limits that hold where a function names none.
     pub limits: DefaultLimits,
+    /// How Go functions are compiled.
+    pub builder: crate::build::Settings,
+    /// How the number of replicas follows calls and load.
+    pub elastic: crate::provider::ElasticSettings,
+    /// The standalone port.
+    pub gateway: gateway::config::Settings,
 }
 
 /// How log lines look.
@@ -239,6 +246,9 @@ impl Default for Config {
             images: Images::default(),
             function_label: false,
             limits: DefaultLimits::default(),
+            builder: Default::default(),
+            elastic: Default::default(),
+            gateway: gateway::config::Settings::default(),
         }
     }
 }
@@ -265,7 +275,8 @@ impl Config {
 
     /// Reads settings from TOML and lays environment variables over them. Variables are the stock ones
     /// (faas-provider, `types/read_config.go`): `port`, `read_timeout`, `write_timeout`, `basic_auth`,
-    /// `secret_mount_path`, `function_namespace`, `max_idle_conns_per_host`.
+    /// `secret_mount_path`, `function_namespace`, `max_idle_conns_per_host`; and those of the stock gateway
+    /// ([`gateway::config`]).
     pub fn read(toml: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut config: Self = toml::from_str(toml).map_err(|e| Fault::invalid(e.to_string()))?;
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
@@ -300,6 +311,7 @@ impl Config {
             return Err(Fault::invalid("subnet and subnet6 of [network] must be of different families, IPv4 and IPv6"));
         }
         ipam::check(&config.network.networks()).context(|| "[network]")?;
+        config.gateway.lay_over(env)?;
         if !config.root.is_absolute() {
             return Err(Fault::invalid(format!("root ({}) must be an absolute path", config.root.display())));
         }
@@ -340,7 +352,8 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
+/// Reads a duration: a number of seconds, or text for [`parse_duration`].
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {

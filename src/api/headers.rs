@@ -64,12 +64,51 @@ pub fn outgoing(
     upgrade: bool,
     stamp: &Stamp,
 ) -> Vec<u8> {
-    let headers = request.headers();
     let method = request.method().as_str();
     let mut head = Vec::with_capacity(1024);
     let mut add = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
     add(&[method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host.as_bytes(), b"\r\n"]);
     let mut field = |name: &str, value: &[u8]| add(&[name.as_bytes(), b": ", value, b"\r\n"]);
+    pass(request, stamp, &mut field);
+    match length {
+        _ if upgrade => {
+            field("connection", b"Upgrade");
+            field("upgrade", b"websocket");
+        }
+        None => field("transfer-encoding", b"chunked"),
+        Some(0) if !matches!(method, "POST" | "PUT" | "PATCH") => {}
+        Some(length) => field("content-length", length.to_string().as_bytes()),
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// The headers that a function gets with a request that is sent to it later, its id and start among them. A byte is
+/// a character each, since values need not be UTF-8.
+pub fn kept(request: &HttpRequest) -> Vec<(String, String)> {
+    let mut kept = Vec::new();
+    pass(request, &Stamp::new(request.headers()), &mut |name, value| {
+        kept.push((name.to_owned(), value.iter().map(|byte| char::from(*byte)).collect()));
+    });
+    kept
+}
+
+/// The head of a POST with headers that [`kept`] gave.
+pub fn later(host: &str, path: &str, headers: &[(String, String)], length: usize) -> Vec<u8> {
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n").into_bytes();
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend(value.chars().map(|c| c as u8));
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Gives `field` each header of a request that passes, and those that are added.
+fn pass(request: &HttpRequest, stamp: &Stamp, field: &mut impl FnMut(&str, &[u8])) {
+    let headers = request.headers();
     let connection = headers.get(CONNECTION).and_then(|value| value.to_str().ok());
     for (name, value) in headers {
         let name = name.as_str();
@@ -87,17 +126,6 @@ pub fn outgoing(
     for (name, value) in stamp.given.iter().flatten() {
         field(name, value.as_bytes());
     }
-    match length {
-        _ if upgrade => {
-            field("connection", b"Upgrade");
-            field("upgrade", b"websocket");
-        }
-        None => field("transfer-encoding", b"chunked"),
-        Some(0) if !matches!(method, "POST" | "PUT" | "PATCH") => {}
-        Some(length) => field("content-length", length.to_string().as_bytes()),
-    }
-    head.extend_from_slice(b"\r\n");
-    head
 }
 
 /// The head of the answer that the client gets.

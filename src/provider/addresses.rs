@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
 
-use super::replica::Record;
+use super::replica::LINK;
 use super::{Annotations, Provider};
 use crate::config::Config;
 use crate::fault::{Fault, Result};
@@ -47,14 +47,14 @@ impl DerefMut for Addresses {
     }
 }
 
-/// Which replica has which address, as their records say: also where no daemon runs.
+/// Which replica has which address, as is written down of them: also where no daemon runs.
 pub fn held(root: &Path) -> Result<BTreeMap<IpAddr, ReplicaName>> {
     let replicas = root.join("replicas");
     let mut held = BTreeMap::new();
     for name in files::names(&replicas)? {
         let Ok(replica) = name.parse::<ReplicaName>() else { continue };
-        let Some(record) = files::read_json::<Record>(&replicas.join(&name).join("replica.json"))? else { continue };
-        held.extend(record.link.addresses.iter().map(|address| (address.ip(), replica.clone())));
+        let Some(link) = files::read_json::<Link>(&replicas.join(&name).join(LINK))? else { continue };
+        held.extend(link.addresses.iter().map(|address| (address.ip(), replica.clone())));
     }
     Ok(held)
 }

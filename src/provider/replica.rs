@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Deployed, Function, Replica};
-use super::{Annotations, Provider, supervise};
+use super::catalog::{Deployed, Function};
+use super::lease::Replica;
+use super::timing::Cause;
+use super::{Annotations, Provider, Rules, supervise};
 use crate::fault::{Context, Fault, Result};
 use crate::files;
 use crate::function::{Quantity, ReplicaName};
@@ -26,21 +28,18 @@ pub const PORT: u16 = 8080;
 /// The PATH of an image that sets none; Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The file with a replica's [`Record`]. A replica that is being retired has none.
+pub(super) const RECORD: &str = "replica.json";
+
+/// The file with a replica's [`Link`], there until the replica is gone.
+pub(super) const LINK: &str = "link.json";
+
 /// What is written down of a replica, so that the next daemon can adopt it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    pub link: Link,
     /// Where it serves; another port than [`PORT`] where it shares the host's.
-    pub port: u16,
+    pub serves_at: SocketAddr,
     pub revision: u64,
-}
-
-impl Record {
-    /// Where it serves.
-    pub fn serves_at(&self) -> SocketAddr {
-        let address = self.link.addresses.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |first| first.ip());
-        SocketAddr::new(address, self.port)
-    }
 }
 
 /// What a function's replicas use together.
@@ -74,25 +73,29 @@ impl Provider {
     }
 
     fn try_start(&self, name: &ReplicaName, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
+        let cause = if function.activating.load(Ordering::Acquire) { Cause::Request } else { Cause::Ahead };
+        let mut start = self.timing.start(cause);
         let Deployed { spec, image } = deployed;
         let limits = self.limits(deployed)?;
         let dir = self.replica_dir(name);
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let link = self.link(name, spec)?;
-        let port = if link.mode.has_addresses() { PORT } else { free_port()? };
         // Only a replica that lives is adopted, and none outlives the machine.
-        let record = Record { link, port, revision: spec.revision };
-        let serves_at = record.serves_at();
-        files::replace_json_until_reboot(&dir.join("replica.json"), &record)?;
+        files::replace_json_until_reboot(&dir.join(LINK), &link)?;
+        let record = Record { serves_at: serves_at(&link)?, revision: spec.revision };
+        files::replace_json_until_reboot(&dir.join(RECORD), &record)?;
         let secrets = dir.join("secrets");
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
         }
+        start.done("prepare");
         let quota = Annotations::read(&spec.annotations)?.disk;
         let options = RootOptions { read_only: spec.read_only_root, quota };
         let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
-        self.close(name, &record.link)?;
-        let network = self.platform.network.attach(name, &record.link)?;
+        start.done("root");
+        self.close(name, &link)?;
+        let network = self.platform.network.attach(name, &link)?;
+        start.done("network");
         let output = self.logs.open(name)?;
         let plan = Plan {
             replica: name.clone(),
@@ -102,21 +105,41 @@ impl Provider {
             network,
             hostname: spec.key.name.to_string(),
             argv: image.run.argv.clone(),
-            env: environment_at(deployed, serves_at),
+            env: environment_at(deployed, record.serves_at),
             workdir: PathBuf::from(&image.run.workdir),
             user: image.run.user.clone(),
             secrets: (!spec.secrets.is_empty()).then_some(secrets),
-            files: self.network_files(&record.link, spec.key.name.as_str()),
+            files: self.network_files(&link, spec.key.name.as_str()),
             limits,
+            mounts: Vec::new(),
+            input: None,
             output: output.into(),
+            errors: None,
             run_dir: self.run_dir(name),
         };
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;
         self.platform.sandbox.start(&plan)?;
-        let replica = Arc::new(Replica::new(name.clone(), serves_at, spec.revision));
+        start.done("sandbox");
+        let replica = self.replica(function, deployed, name, record.serves_at);
         self.watch(function, &replica)?;
-        self.probe_until_ready(function, &replica, deployed);
+        self.probe_until_ready(function, &replica, deployed, Some(start));
         Ok(replica)
+    }
+
+    /// A replica of that version of the function, as the invoke path will see it.
+    pub(super) fn replica(
+        &self,
+        function: &Function,
+        deployed: &Deployed,
+        name: &ReplicaName,
+        serves_at: SocketAddr,
+    ) -> Arc<Replica> {
+        let Deployed { spec, .. } = deployed;
+        // Checked at the deploy; the function's own rules may be those of another version.
+        let rules = Rules::read(&spec.labels, &spec.annotations, &self.config.elastic);
+        let room = rules.map_or(usize::MAX, |rules| rules.max_inflight);
+        let line = Arc::clone(&function.line);
+        Arc::new(Replica::new(name.clone(), serves_at, spec.revision, room, line))
     }
 
     fn limits(&self, deployed: &Deployed) -> Result<Limits> {
@@ -166,13 +189,16 @@ impl Provider {
         Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other))).within(format!("cannot remove {name}")))
     }
 
-    /// Lets a replica finish its requests, asks it to end, and removes it, in the background. The caller has
-    /// taken it out of its function's state and published that.
-    pub(super) fn retire(&self, replica: Arc<Replica>, grace: Duration) {
+    /// Lets a replica finish its requests for as long as `drain`, asks it to end, and removes it after `grace`, in
+    /// the background. The caller has taken it out of its function's state and published that.
+    pub(super) fn retire(&self, replica: Arc<Replica>, drain: Duration, grace: Duration) {
         let provider = self.me();
         replica.retire();
+        // Should this daemon die now, the next one must not take it for a replica that is wanted.
+        if let Err(fault) = files::remove(&self.replica_dir(&replica.name).join(RECORD)) {
+            tracing::warn!(replica = %replica.name, %fault, "cannot mark a replica as retired");
+        }
         self.retiring.fetch_add(1, Ordering::Relaxed);
-        let drain = self.config.read_timeout;
         self.background.spawn(async move {
             wait_until(drain, || replica.inflight() == 0 || replica.exit().is_some()).await;
             let name = replica.name.clone();
@@ -235,7 +261,7 @@ impl Provider {
     pub(super) fn adopt_replica(&self, function: &Arc<Function>, replica: &Arc<Replica>) -> Result<()> {
         self.logs.open(&replica.name)?;
         self.watch(function, replica)?;
-        self.probe_until_ready(function, replica, &function.deployed());
+        self.probe_until_ready(function, replica, &function.deployed(), None);
         Ok(())
     }
 }
@@ -274,6 +300,14 @@ fn environment_at(deployed: &Deployed, serves_at: SocketAddr) -> BTreeMap<String
     env
 }
 
+/// Where a replica with this link serves.
+fn serves_at(link: &Link) -> Result<SocketAddr> {
+    Ok(match link.addresses.first() {
+        Some(address) => SocketAddr::new(address.ip(), PORT),
+        None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), free_port()?),
+    })
+}
+
 /// A port of the host that nobody listens on now.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(|| "cannot find a free port")?;
@@ -292,9 +326,9 @@ fn name_servers(configured: &[IpAddr]) -> Vec<IpAddr> {
 
 /// Waits until `done`, or until `at_most` has passed.
 async fn wait_until(at_most: Duration, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + at_most;
+    let begun = Instant::now();
     let mut pause = Duration::from_millis(2);
-    while !done() && Instant::now() < deadline {
+    while !done() && begun.elapsed() < at_most {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }

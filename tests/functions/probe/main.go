@@ -36,16 +36,40 @@ func main() {
 		time.Sleep(time.Hour)
 		return
 	}
-	// port: as watchdogs are told where to listen.
-	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", atoi(os.Getenv("port"), 8080)))
-	if err != nil {
-		log.Fatal(err)
+	if os.Getenv("METRICS") == "1" { // as watchdogs do
+		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
 	}
 	fmt.Println("probe is listening")
 	started = time.Now()
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.
 	idle := time.Duration(atoi(os.Getenv("IDLE_TIMEOUT_MS"), 0)) * time.Millisecond
-	log.Fatal((&http.Server{Handler: routes(), IdleTimeout: idle}).Serve(listener))
+	for {
+		// port: as watchdogs are told where to listen.
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", atoi(os.Getenv("port"), 8080)))
+		if err != nil {
+			log.Fatal(err)
+		}
+		server := &http.Server{Handler: routes(), IdleTimeout: idle}
+		away := make(chan time.Duration, 1)
+		go func() {
+			pause := <-deaf
+			away <- pause
+			time.Sleep(20 * time.Millisecond) // the answer to /deaf is on its way
+			server.Close()
+		}()
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+		time.Sleep(<-away)
+	}
+}
+
+// deaf is told to close the listener and every connection for so long.
+var deaf = make(chan time.Duration)
+
+func goDeaf(w http.ResponseWriter, r *http.Request) {
+	deaf <- time.Duration(arg(r, "ms", 0)) * time.Millisecond
+	fmt.Fprintln(w, "for a while")
 }
 
 // started is when the listener was there.
@@ -93,6 +117,7 @@ func routes() http.Handler {
 		"/redirect": redirect,
 		"/garbage":  garbage,
 		"/hang":     hang,
+		"/deaf":     goDeaf,
 		"/close":    reset,
 		"/partial":  partial,
 		"/notype":   noType,
@@ -106,6 +131,9 @@ func routes() http.Handler {
 		"/spawn":   spawn,
 		"/log":     logLines,
 		"/_/ready": ready,
+		// about being called
+		"/record":   record,
+		"/recorded": recorded,
 	}
 	// No ServeMux: it would clean the path and redirect, and the tests are about the raw one.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::client::Api;
 use super::http::Client;
 use super::leaks::Traces;
 use super::{eventually, images, parts, platform};
@@ -179,7 +180,7 @@ subnet = \"{}\"
             env: self.env,
             arguments: self.arguments,
             process: None,
-            http,
+            api: Api { http, image: images::PROBE.into(), foreign: false },
             gateway,
         }
     }
@@ -187,8 +188,7 @@ subnet = \"{}\"
 
 /// A daemon. Dropping it ends it, purges its realm, and fails the test if anything is left.
 pub struct Daemon {
-    /// Requests to its provider.
-    pub http: Client,
+    api: Api,
     /// Requests to its standalone port, where it has one.
     pub gateway: Client,
     /// Its state directory.
@@ -201,6 +201,13 @@ pub struct Daemon {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     process: Option<Child>,
+}
+
+impl std::ops::Deref for Daemon {
+    type Target = Api;
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Daemon {
@@ -238,7 +245,7 @@ impl Daemon {
             }
             fs::read_to_string(&file).ok()?.trim().parse::<SocketAddr>().ok()
         });
-        self.http.address = address;
+        self.api.http.address = address;
         // Written before the provider's.
         if let Ok(text) = fs::read_to_string(self.root.join("gateway.address")) {
             self.gateway.address = text.trim().parse().expect("the gateway's address");

@@ -19,6 +19,11 @@ pub fn lacks() -> Option<&'static str> {
     (!super::is_root()).then_some("needs root")
 }
 
+/// Whether rules can be had without addresses being translated.
+pub fn filters_packets() -> bool {
+    true
+}
+
 /// What this platform needs beside the state directory: a dataset, where the test or the whole run is on ZFS.
 pub struct Ground(Option<Dataset>);
 

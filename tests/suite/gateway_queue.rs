@@ -209,8 +209,14 @@ fn so_many_calls_are_made_at_once_and_no_more() {
     needs_root!();
     let daemon = with_function(json!({"service": "f"}));
     for i in 0..8 {
-        post(&daemon, &format!("f/record?id={i}&ms=200"), "").expect(202);
+        post(&daemon, &format!("f/record?id={i}&ms=1000"), "").expect(202);
     }
+    let text = daemon.http.get("/metrics").expect(200).text();
+    let told = |state: &str| {
+        let series = format!("faas_jails_queue_calls{{function_name=\"f.openfaas-fn\",state=\"{state}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+    };
+    assert!(told("waiting").is_some() && told("delivering").is_some_and(|calls| calls <= 2), "{text}");
     await_calls(&daemon, 8);
     assert_eq!(recorded(&daemon).1, 2);
 }

@@ -9,11 +9,13 @@ mod support;
 #[path = "../support/zpool.rs"]
 mod zpool;
 
+mod bad_clients;
 mod bad_images;
 mod bad_input;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;
+mod full_disk;
 mod gateway;
 mod gateway_queue;
 mod gateway_tls;
@@ -24,11 +26,13 @@ mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod network;
 mod observe;
 mod on_zfs;
 mod operations;
 mod page;
 mod settings;
+mod ship;
 mod shipped;
 mod stock_gateway;
 mod stock_images;

@@ -12,7 +12,6 @@ use super::{
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
-    ui::configure(app);
     // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(

@@ -39,9 +39,13 @@ impl Stage {
     #[track_caller]
     pub fn start(&self, program: &Path, provider: SocketAddr, variables: &[(&str, &str)]) -> SocketAddr {
         let Self(stage) = self;
+        let mut layer = Layer::new().file("gateway", 0o755, &fs::read(program).expect("reading the gateway"));
+        if let Some(assets) = parts::stock("openfaas-gateway-assets") {
+            layer = with_files(layer, "assets", &assets);
+        }
         let image = Image::new()
             .layer(images::base_layer())
-            .layer(Layer::new().file("gateway", 0o755, &fs::read(program).expect("reading the gateway")))
+            .layer(layer)
             .set("Entrypoint", json!(["/gateway"]))
             .set("User", json!("1000:1000"));
         stage.load(&image.docker_save(IMAGE));
@@ -104,6 +108,19 @@ impl Behind {
     pub fn log(&self) -> String {
         self.stage.log()
     }
+}
+
+/// Adds what is in a directory.
+fn with_files(mut layer: Layer, name: &str, directory: &Path) -> Layer {
+    for entry in fs::read_dir(directory).expect("reading the gateway's page") {
+        let path = entry.expect("reading the gateway's page").path();
+        let name = format!("{name}/{}", path.file_name().expect("a name").to_string_lossy());
+        layer = match path.is_dir() {
+            true => with_files(layer, &name, &path),
+            false => layer.file(&name, 0o644, &fs::read(&path).expect("reading the gateway's page")),
+        };
+    }
+    layer
 }
 
 /// The settings that are shipped.

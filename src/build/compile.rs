@@ -91,10 +91,6 @@ impl Builder {
         }
         job.env = environment(build.platform);
         job.env.extend(build.args.clone());
-        if !build.recipe.vendored {
-            let flags = job.env.entry("GOFLAGS".into()).or_default();
-            *flags = format!("-mod=readonly {flags}").trim_end().to_owned();
-        }
         job.workdir = workdir.into();
         self.jobs.run(job, Some(&|_, bytes| log.output(&String::from_utf8_lossy(bytes))))
     }

@@ -11,6 +11,8 @@ mod zpool;
 
 mod bad_images;
 mod bad_input;
+mod builder;
+mod builder_remote;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;

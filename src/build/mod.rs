@@ -187,7 +187,8 @@ impl Builder {
         let settings = config.builder.clone();
         let dir = config.root.join("builder");
         private(&dir.join("work"))?;
-        private(&dir.join("modules"))?;
+        // Its way there is root's alone; builds that are shown it are not root.
+        workspace::open_to_all(&dir.join("modules"))?;
         let toolchains = Toolchains::new(&settings, dir.join("go"));
         let proxy = settings.proxy.clone().or_else(|| default_proxy(toolchains.host().ok().flatten().as_ref()));
         Ok(Self {

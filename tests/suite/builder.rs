@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::needs_stock;
 use crate::support::daemon::Options;
 use crate::support::{Daemon, eventually, parts};
-use crate::{needs_root, needs_stock};
 
 /// Ends the test, loudly, on a machine without Go.
 #[macro_export]
@@ -123,7 +123,7 @@ fn a_function_that_does_not_compile_is_quoted_and_the_others_are_built() {
     let output = build(&daemon, &[]);
     let told = printed(&output);
     assert_eq!(output.status.code(), Some(64), "{told}");
-    assert!(told.contains("bad     | function/handler.go:5:56: undefined: nothing"), "{told}");
+    assert!(told.contains("bad     | function/handler.go:5:55: undefined: nothing"), "{told}");
     assert!(told.contains("failing | ") && told.contains("NOT YET"), "{told}");
     assert!(told.contains("good    | built local/good:1"), "{told}");
     assert!(told.contains("2 of 3 functions are not built"), "{told}");

@@ -90,6 +90,7 @@ pub struct Behind {
     /// Requests to the gateway, as `admin` with the password `secret`.
     pub gateway: Client,
     stage: Stage,
+    pid: u32,
 }
 
 impl Behind {
@@ -101,12 +102,18 @@ impl Behind {
         let address = stage.start(program, daemon.http.address, variables);
         let gateway = Client { address, credentials: Some("admin:secret".into()) };
         eventually("the gateway answers", || (gateway.get("/healthz").status == 200).then_some(()));
-        Self { daemon, gateway, stage }
+        let pid = stage.pid();
+        Self { daemon, gateway, stage, pid }
     }
 
     /// What the gateway has printed.
     pub fn log(&self) -> String {
         self.stage.log()
+    }
+
+    /// Whether it still is the process that was started.
+    pub fn has_lived_on(&self) -> bool {
+        self.stage.pid() == self.pid
     }
 }
 

@@ -15,7 +15,8 @@
 #                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
-# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).
+# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh), as
+# they are released: the machine is often an emulated one.
 # Everything that the kernel shows (jails, dying ones too, mounts, datasets, interfaces, rules, files) is counted
 # before and after; more afterwards than before fails the run.
 set -euo pipefail
@@ -27,7 +28,7 @@ report=target/freebsd-report.txt
 
 build() { # prints NAME EXECUTABLE of each test binary
     toolchain
-    cargo-zigbuild test --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
+    cargo-zigbuild test --release --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
         sed -n 's/^{"reason":"compiler-artifact".*"name":"\([a-z_-]*\)","src_path".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p'
 }
 
@@ -52,7 +53,7 @@ gather() { # gather NAME EXECUTABLE...: program, tests and parts in one director
     local stage
     stage=$(mktemp -d)
     mkdir -p "$stage/stock"
-    cp "target-freebsd/$target/debug/faas-jails" "$stage/faas-jails"
+    cp "target-freebsd/$target/release/faas-jails" "$stage/faas-jails"
     cp -r deploy "$stage/deploy"
     while [ $# -gt 0 ]; do cp "$2" "$stage/test-$1"; shift 2; done
     GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 go build -C tests/functions/probe -trimpath -ldflags='-s -w' \

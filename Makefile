@@ -10,11 +10,12 @@ build: ## compile the program: target/release/faas-jails
 
 # Installing needs root; without it, what is missing shows up as skipped tests.
 setup: ## install what tests and demo need (Debian 12 or FreeBSD, as root)
-	@if [ "$$(id -u)" = 0 ]; then tools/setup.sh; else echo "not root: installing nothing"; fi
+	@if [ "$$(id -u)" = 0 ]; then tools/setup.sh $(WITH); else echo "not root: installing nothing"; fi
 
 stock: ## look for the stock OpenFaaS programs that some tests run
 	@tools/stock.sh
 
+test: WITH = observe
 test: setup stock ## run every test; the last line counts them
 	@tools/test.sh
 

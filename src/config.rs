@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::fault::{Context, Fault, Result};
 use crate::function::{Namespace, Realm};
+use crate::gateway;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -62,6 +63,8 @@ pub struct Config {
     pub function_label: bool,
     /// Limits that hold where a function names none.
     pub limits: DefaultLimits,
+    /// The standalone port.
+    pub gateway: gateway::config::Settings,
 }
 
 /// How log lines look.
@@ -230,6 +233,7 @@ impl Default for Config {
             images: Images::default(),
             function_label: false,
             limits: DefaultLimits::default(),
+            gateway: gateway::config::Settings::default(),
         }
     }
 }
@@ -256,7 +260,8 @@ impl Config {
 
     /// Reads settings from TOML and lays environment variables over them. Variables are the stock ones
     /// (faas-provider, `types/read_config.go`): `port`, `read_timeout`, `write_timeout`, `basic_auth`,
-    /// `secret_mount_path`, `function_namespace`, `max_idle_conns_per_host`.
+    /// `secret_mount_path`, `function_namespace`, `max_idle_conns_per_host`; and those of the stock gateway
+    /// ([`gateway::config`]).
     pub fn read(toml: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut config: Self = toml::from_str(toml).map_err(|e| Fault::invalid(e.to_string()))?;
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
@@ -287,6 +292,7 @@ impl Config {
         if let Some(value) = env("max_idle_conns_per_host") {
             config.max_idle_conns_per_host = number("max_idle_conns_per_host", value)? as usize;
         }
+        config.gateway.lay_over(env)?;
         if !config.root.is_absolute() {
             return Err(Fault::invalid(format!("root ({}) must be an absolute path", config.root.display())));
         }
@@ -327,7 +333,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {

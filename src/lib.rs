@@ -11,6 +11,7 @@
 //! | [`cli`] | the command line, one file a verb |
 //! | [`config`] | file and environment → `Config`, read once |
 //! | [`api`] | the HTTP edge; `api/routes.rs` shows every endpoint, `api/error.rs` every status, `api/invoke.rs` the proxy, `api/ui/` the page |
+//! | [`gateway`] | the standalone port: the gateway's API, calls that are made later |
 //! | [`provider`] | functions and their replicas: deploy, update, scale, delete, lease, restart, adopt |
 //! | [`function`] | what the user deployed, as validated types |
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
@@ -62,6 +63,7 @@ pub mod config;
 pub mod fault;
 pub mod files;
 pub mod function;
+pub mod gateway;
 pub mod image;
 pub mod island;
 pub mod logs;

@@ -173,6 +173,9 @@ pub struct Found {
     pub replica: ReplicaName,
     /// Whether its first process is alive. `false`: something of it remains to be removed.
     pub alive: bool,
+    /// The number by which this system's own tools know it, while it is alive: a jail's jid; on Linux the process id of
+    /// its first process.
+    pub number: Option<i32>,
 }
 
 /// What a replica uses.

@@ -4,7 +4,7 @@
 #
 #   tools/demo.sh          as root
 #
-# FAAS_JAILS names a program that is built already; REALM, SUBNET and PORT let it run beside others.
+# FAAS_JAILS names a program that is built already; REALM, SUBNET and PORT (8080) let it run beside others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "demo: run as root: it makes namespaces, mounts and an interface, and removes them at the end" >&2; exit 1; }
@@ -31,11 +31,14 @@ finish() {
 trap finish EXIT
 trap 'exit 0' INT TERM
 
-# Port 0: a free one, so that the demo disturbs nothing; the daemon writes which it is to root/address.
+# The gateway's usual port, so that what people know by heart works; the provider's takes a free one. Which they
+# are, the daemon writes into files of its root directory. PORT=0 takes a free one here too.
 cat > "$work/config.toml" <<TOML
 root = "$work/state"
 realm = "${REALM:-demo}"
-listen = "127.0.0.1:${PORT:-0}"
+listen = "127.0.0.1:0"
+[gateway]
+listen = "127.0.0.1:${PORT:-8080}"
 [network]
 subnet = "${SUBNET:-10.62.250.0/24}"
 nat = false
@@ -49,7 +52,7 @@ for _ in $(seq 200); do
     kill -0 "$daemon" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
     sleep 0.05
 done
-url=http://$(cat "$work/state/address")
+url=http://$(cat "$work/state/gateway.address")
 echo "listening on $url"
 
 say "making the function's image and loading it"

@@ -8,7 +8,7 @@ use actix_web::middleware::Next;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpResponse, web};
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Shared;
 use super::error::ApiError;
@@ -19,11 +19,17 @@ const ORCHESTRATION: &str = if cfg!(target_os = "freebsd") { "jails" } else { "n
 
 /// GET /system/info: `ProviderInfo`.
 pub async fn provider() -> HttpResponse {
-    HttpResponse::Ok().json(json!({
-        "provider": "faas-jails",
-        "orchestration": ORCHESTRATION,
-        "version": { "release": env!("CARGO_PKG_VERSION"), "sha": crate::COMMIT, "commit_message": "" },
-    }))
+    HttpResponse::Ok().json(described())
+}
+
+/// `ProviderInfo`.
+pub fn described() -> Value {
+    json!({ "provider": "faas-jails", "orchestration": ORCHESTRATION, "version": version() })
+}
+
+/// `VersionInfo`.
+pub fn version() -> Value {
+    json!({ "release": env!("CARGO_PKG_VERSION"), "sha": crate::COMMIT, "commit_message": "" })
 }
 
 /// GET and HEAD /healthz.
@@ -33,8 +39,8 @@ pub async fn health() -> HttpResponse {
 
 /// /metrics.
 pub async fn metrics(shared: Data<Shared>) -> Result<HttpResponse, ApiError> {
-    let (metrics, provider) = (shared.metrics.clone(), shared.provider.clone());
-    let text = provider.run(move |provider| Ok(metrics.render(provider))).await?;
+    let (metrics, images) = (shared.metrics.clone(), shared.images.clone());
+    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images))).await?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 
@@ -98,8 +104,8 @@ pub(super) async fn count(
 }
 
 /// A label from a small set: names of functions are left out, and paths that are no route are one.
-fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 10] = [
+pub fn label(path: &str) -> &'static str {
+    const PATHS: &[&str] = &[
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -109,7 +115,9 @@ fn label(path: &str) -> &'static str {
         "/system/namespaces",
         "/system/namespace",
         "/system/images/load",
+        "/system/alert",
         "/system/replicas",
+        "/system/targets",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PATHS.iter().find(fits).copied().unwrap_or("other")

@@ -4,21 +4,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::http::{StatusCode, Uri};
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::StreamExt;
-use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::headers::{self, Stamp, is_websocket, length};
 use super::peer::{self, Ended};
-use super::upstream::{self, Connection, RequestBody};
+use super::upstream::{self, Answer, Outgoing, RequestBody, SendError};
 use super::{Shared, error};
 use crate::fault::Kind;
 use crate::provider::{Function, Lease};
@@ -26,26 +24,50 @@ use crate::provider::{Function, Lease};
 /// Marks an answer that is the provider's and not the function's.
 const INTERNAL: (&str, &str) = ("X-OpenFaaS-Internal", "proxy");
 
+/// The function that a call is for, and what it is to be asked.
+pub struct Target {
+    /// The function.
+    pub function: Arc<Function>,
+    /// The function as the caller wrote it.
+    pub written: String,
+    /// Path and query for the function.
+    pub path: String,
+}
+
 /// Forwards one request.
 pub async fn invoke(shared: Data<Shared>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    match resolve(&shared, &request, "/function/") {
+        Ok(target) => call(&shared, target, &request, payload).await,
+        Err(answer) => *answer,
+    }
+}
+
+/// Finds out what a request below `prefix` calls, or how it is refused.
+pub fn resolve(shared: &Shared, request: &HttpRequest, prefix: &str) -> Result<Target, Box<HttpResponse>> {
     if !matches!(request.method().as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "HEAD") {
-        return HttpResponse::MethodNotAllowed().finish();
+        return Err(HttpResponse::MethodNotAllowed().finish().into());
     }
     if let Some(clean) = cleaned(request.uri()) {
-        return HttpResponse::MovedPermanently().insert_header(("Location", clean)).finish();
+        return Err(HttpResponse::MovedPermanently().insert_header(("Location", clean)).finish().into());
     }
-    let Some((name, rest)) = split(request.uri().path()) else {
-        return error::text(StatusCode::NOT_FOUND, "404 page not found");
+    let Some((name, rest)) = split(request.uri().path(), prefix) else {
+        return Err(error::text(StatusCode::NOT_FOUND, "404 page not found").into());
     };
-    let Some(function) = find(&shared, name) else {
-        return refuse(StatusCode::NOT_FOUND, &format!("function {name} does not exist; see faas-cli list"));
+    let Some(function) = find(shared, name) else {
+        let text = format!("function {name} does not exist; see faas-cli list");
+        return Err(refuse(StatusCode::NOT_FOUND, &text).into());
     };
-    function.invocations.fetch_add(1, Ordering::Relaxed);
     let path = match request.uri().query() {
         Some(query) => format!("{}?{query}", if rest.is_empty() { "/" } else { rest }),
         None => if rest.is_empty() { "/" } else { rest }.to_owned(),
     };
-    forward(&shared, &function, &request, payload.into_inner(), &path).await
+    Ok(Target { function, written: name.to_owned(), path })
+}
+
+/// Makes a call that [`resolve`] has found.
+pub async fn call(shared: &Shared, target: Target, request: &HttpRequest, payload: web::Payload) -> HttpResponse {
+    target.function.invocations.fetch_add(1, Ordering::Relaxed);
+    forward(shared, &target.function, request, payload.into_inner(), &target.path).await
 }
 
 /// The function that `name` or `name.namespace` means.
@@ -57,8 +79,8 @@ fn find(shared: &Shared, name: &str) -> Option<Arc<Function>> {
 }
 
 /// Splits `/function/NAME/rest` into the name and `/rest`, both as the client sent them.
-fn split(path: &str) -> Option<(&str, &str)> {
-    let path = path.strip_prefix("/function/")?;
+fn split<'a>(path: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let path = path.strip_prefix(prefix)?;
     let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     (!name.is_empty() && name.bytes().all(fits)).then_some((name, rest))
@@ -96,7 +118,7 @@ async fn forward(
     let stamp = Stamp::new(request.headers());
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
-    let mut body = Some(RequestBody { length: length(request.headers(), upgrade), payload });
+    let mut body = Some(RequestBody::new(payload, length(request.headers(), upgrade)));
     let mut failed: Option<Lease> = None;
     // A second round only when the first replica got nothing of the request.
     loop {
@@ -114,7 +136,7 @@ async fn forward(
             }
         };
         let sent = body.take().expect("put back by every round that goes on");
-        let timeout = shared.provider.config.read_timeout;
+        let timeout = shared.answer_within;
         let exchange = exchange(&lease, request, sent, path, upgrade, &stamp);
         let answered = tokio::select! {
             biased;
@@ -130,13 +152,12 @@ async fn forward(
             },
         };
         match answered {
-            Ok((response, connection)) if response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS => {
-                drop(connection);
-                return switch(response, client, lease).await;
+            Ok(answer) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                return switch(answer, client, lease);
             }
-            Ok((response, connection)) => {
+            Ok(answer) => {
                 let most = shared.provider.config.max_idle_conns_per_host;
-                return answer(response, connection, lease, request, most, &stamp);
+                return respond(answer, lease, request, most, &stamp);
             }
             Err(Refused { why, unsent: Some(back) }) if failed.is_none() && function.available() > 1 => {
                 tracing::debug!(replica = %lease.name, %why, "trying another replica");
@@ -147,38 +168,12 @@ async fn forward(
     }
 }
 
-/// What the stock gateway adds to a call: its id and its start, told to the function and to the client. Where a
-/// gateway (or the client) has given an id already, both are left to it.
-struct Stamp {
-    began: Instant,
-    given: [Option<(&'static str, String)>; 2],
-}
-
-impl Stamp {
-    fn new(headers: &HeaderMap) -> Self {
-        let id = || uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
-        let start = || jiff::Timestamp::now().as_nanosecond().to_string();
-        let ours = !headers.contains_key("x-call-id");
-        let given = [
-            ours.then(|| ("x-call-id", id())),
-            (ours && !headers.contains_key("x-start-time")).then(|| ("x-start-time", start())),
-        ];
-        Self { began: Instant::now(), given }
-    }
-
-    /// Headers of the answer, where the function has not set them itself.
-    fn told(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let took = ("x-duration-seconds", format!("{:.6}", self.began.elapsed().as_secs_f64()));
-        self.given.iter().flatten().cloned().chain([took])
-    }
-}
-
 struct Refused {
     why: String,
     unsent: Option<RequestBody>,
 }
 
-/// One request and the head of its response, on a kept connection or, if that turns out closed, on a new one.
+/// One request and the head of its answer, on a kept connection or, if that turns out closed, on a new one.
 async fn exchange(
     lease: &Lease,
     request: &HttpRequest,
@@ -186,36 +181,33 @@ async fn exchange(
     path: &str,
     upgrade: bool,
     stamp: &Stamp,
-) -> Result<(hyper::Response<Incoming>, Connection), Refused> {
+) -> Result<Answer, Refused> {
     let mut connection = match upstream::connect(lease).await {
         Ok(connection) => connection,
         Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
     };
-    let mut outgoing = outgoing_request(&connection.host, request, body, path, upgrade, stamp)?;
+    let head = headers::outgoing(&connection.host, request, body.length, path, upgrade, stamp);
+    let mut outgoing = Outgoing::new(head.clone(), body);
     loop {
-        match connection.send(outgoing).await {
-            Ok(response) => return Ok((response, connection)),
-            Err(mut error) => {
-                let why = error.error().to_string();
-                outgoing = match error.take_message() {
-                    Some(unsent) if connection.reused => unsent,
-                    Some(unsent) => return Err(Refused { why, unsent: Some(unsent.into_body()) }),
-                    // The replica may have closed a kept connection just then. As Go's transport does it, and so
-                    // the stock provider: what asks for nothing but an answer is asked once more.
-                    None if connection.reused && is_replayable(request) => {
-                        let nothing = RequestBody { length: Some(0), payload: Payload::None };
-                        outgoing_request(&connection.host, request, nothing, path, upgrade, stamp)?
-                    }
-                    None => return Err(Refused { why, unsent: None }),
-                };
-                connection = match upstream::fresh(lease).await {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        return Err(Refused { why: error.to_string(), unsent: Some(outgoing.into_body()) });
-                    }
-                };
-            }
-        }
+        let reused = connection.reused;
+        let SendError { why, unsent } = match connection.send(outgoing).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let why = why.to_string();
+        let body = match unsent {
+            Some(unsent) if reused => unsent,
+            Some(unsent) => return Err(Refused { why, unsent: Some(unsent) }),
+            // The replica may have closed a kept connection just then. As Go's transport does it, and so the stock
+            // provider: what asks for nothing but an answer is asked once more.
+            None if reused && is_replayable(request) => RequestBody::empty(),
+            None => return Err(Refused { why, unsent: None }),
+        };
+        connection = match upstream::fresh(lease).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
+        };
+        outgoing = Outgoing::new(head.clone(), body);
     }
 }
 
@@ -224,194 +216,67 @@ fn is_replayable(request: &HttpRequest) -> bool {
     matches!(request.method().as_str(), "GET" | "HEAD" | "OPTIONS") && length(request.headers(), false) == Some(0)
 }
 
-/// Headers of one connection only (RFC 9110, section 7.6.1); Host and Expect are ours to say.
-fn is_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// Whether a Connection header names this one.
-fn is_named(connection: Option<&str>, name: &str) -> bool {
-    connection.is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(name)))
-}
-
-fn outgoing_request(
-    host: &HeaderValue,
-    request: &HttpRequest,
-    body: RequestBody,
-    path: &str,
-    upgrade: bool,
-    stamp: &Stamp,
-) -> Result<hyper::Request<RequestBody>, Refused> {
-    let method = request.method().as_str();
-    let built = hyper::Request::builder().method(method).uri(path).body(());
-    let (mut parts, ()) = match built {
-        Ok(built) => built.into_parts(),
-        Err(error) => return Err(Refused { why: error.to_string(), unsent: None }),
-    };
-    let headers = request.headers();
-    let connection = headers.get(CONNECTION).and_then(|value| value.to_str().ok());
-    parts.headers.reserve(headers.len() + 3);
-    for (name, value) in headers {
-        let name = name.as_str();
-        if is_hop(name) || matches!(name, "host" | "expect" | "content-length") || is_named(connection, name) {
-            continue;
-        }
-        let converted = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
-        if let (Ok(name), Ok(value)) = converted {
-            parts.headers.append(name, value);
-        }
-    }
-    // From a String, a value is made without a copy.
-    let text = |text: String| HeaderValue::try_from(text).ok();
-    parts.headers.insert(hyper::header::HOST, host.clone());
-    let forwarded = [
-        ("x-forwarded-host", request.headers().get("host").and_then(|h| HeaderValue::from_bytes(h.as_bytes()).ok())),
-        ("x-forwarded-for", request.peer_addr().and_then(|peer| text(peer.to_string()))),
-    ];
-    for (name, value) in forwarded {
-        if let (false, Some(value)) = (parts.headers.contains_key(name), value) {
-            parts.headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-    for (name, value) in stamp.given.iter().flatten() {
-        parts.headers.extend(text(value.clone()).map(|value| (HeaderName::from_static(name), value)));
-    }
-    if upgrade {
-        parts.headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        parts.headers.insert(hyper::header::UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    Ok(hyper::Request::from_parts(parts, body))
-}
-
-fn length(headers: &HeaderMap, upgrade: bool) -> Option<u64> {
-    match headers.get(CONTENT_LENGTH) {
-        _ if upgrade => Some(0),
-        Some(length) => length.to_str().ok()?.parse().ok(),
-        None if headers.contains_key(TRANSFER_ENCODING) => None,
-        None => Some(0),
-    }
-}
-
-fn is_websocket(headers: &HeaderMap) -> bool {
-    let says =
-        |name, word: &str| headers.get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| is_named(Some(v), word));
-    says(CONNECTION, "upgrade") && says(UPGRADE, "websocket")
-}
-
 /// The function's answer: its status, its headers, its body as it comes.
-fn answer(
-    response: hyper::Response<Incoming>,
-    connection: Connection,
-    lease: Lease,
-    request: &HttpRequest,
-    most: usize,
-    stamp: &Stamp,
-) -> HttpResponse {
-    let (parts, incoming) = response.into_parts();
-    let mut builder = head(&parts);
-    if !parts.headers.contains_key(hyper::header::CONTENT_TYPE) {
+fn respond(answer: Answer, lease: Lease, request: &HttpRequest, most: usize, stamp: &Stamp) -> HttpResponse {
+    let Answer { head, body } = answer;
+    let mut builder = headers::incoming(&head);
+    if head.get("content-type").is_none() {
         match request.headers().get(CONTENT_TYPE) {
             Some(same) => builder.insert_header((CONTENT_TYPE, same)),
             None => builder.insert_header((CONTENT_TYPE, "text/plain")),
         };
     }
     for (name, value) in stamp.told() {
-        if !parts.headers.contains_key(name) {
+        if head.get(name).is_none() {
             builder.insert_header((name, value));
         }
     }
-    let said = parts.headers.get(hyper::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    let size = match parts.status.as_u16() {
+    let said = head.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
+    let size = match head.status.as_u16() {
         204 | 304 => BodySize::None,
         _ => said.map_or(BodySize::Stream, BodySize::Sized),
     };
-    let mut body = ProxyBody { incoming, size, connection: Some(connection), _lease: lease, most };
-    if body.incoming.is_end_stream() {
-        body.finish();
+    let mut body = ProxyBody { body, size, _lease: lease, most };
+    if body.body.is_done() {
+        body.body.keep(most);
     }
     builder.body(body)
-}
-
-fn head(parts: &hyper::http::response::Parts) -> HttpResponseBuilder {
-    let status = StatusCode::from_u16(parts.status.as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut builder = HttpResponse::build(status);
-    let connection = parts.headers.get(hyper::header::CONNECTION).and_then(|value| value.to_str().ok());
-    for (name, value) in &parts.headers {
-        let name = name.as_str();
-        if !is_hop(name) && name != "content-length" && !is_named(connection, name) {
-            builder.append_header((name, value.as_bytes()));
-        }
-    }
-    builder
 }
 
 /// A response body on its way to the client. Dropped early, it closes the connection to the replica, which so
 /// learns that nobody waits any more.
 struct ProxyBody {
-    incoming: Incoming,
+    body: upstream::Body,
     size: BodySize,
-    connection: Option<Connection>,
     _lease: Lease,
     most: usize,
 }
 
-impl ProxyBody {
-    fn finish(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.keep(self.most);
-        }
-    }
-}
-
 impl MessageBody for ProxyBody {
-    type Error = hyper::Error;
+    type Error = std::io::Error;
 
     fn size(&self) -> BodySize {
         self.size
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are not forwarded.
-                    let Ok(data) = frame.into_data() else { continue };
-                    if self.incoming.is_end_stream() {
-                        self.finish();
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => {
-                    self.finish();
-                    return Poll::Ready(None);
-                }
-            }
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
+        let next = self.body.poll_data(cx);
+        // A server that knows the length does not ask for the end.
+        if self.body.is_done() && !matches!(next, Poll::Ready(Some(Err(_)))) {
+            let most = self.most;
+            self.body.keep(most);
         }
+        next
     }
 }
 
 /// Joins client and function after 101: bytes pass both ways until either side ends.
-async fn switch(mut response: hyper::Response<Incoming>, mut client: Payload, lease: Lease) -> HttpResponse {
-    let upgraded = hyper::upgrade::on(&mut response);
-    let (parts, _) = response.into_parts();
-    let upgraded = match upgraded.await {
-        Ok(upgraded) => hyper_util::rt::TokioIo::new(upgraded),
-        Err(error) => return refuse(StatusCode::BAD_GATEWAY, &format!("the function broke off: {error}")),
+fn switch(answer: Answer, mut client: Payload, lease: Lease) -> HttpResponse {
+    let mut builder = headers::incoming(&answer.head);
+    let Some((stream, early)) = answer.body.into_stream() else {
+        return refuse(StatusCode::BAD_GATEWAY, "the function changed the protocol before it had the request");
     };
-    let (read, mut write) = tokio::io::split(upgraded);
+    let (read, mut write) = stream.into_split();
     actix_web::rt::spawn(async move {
         while let Some(Ok(bytes)) = client.next().await {
             if write.write_all(&bytes).await.is_err() {
@@ -420,7 +285,7 @@ async fn switch(mut response: hyper::Response<Incoming>, mut client: Payload, le
         }
         let _ = write.shutdown().await;
     });
-    let from_function = futures_util::stream::unfold((read, lease), |(mut read, lease)| async move {
+    let rest = futures_util::stream::unfold((read, lease), |(mut read, lease)| async move {
         let mut bytes = bytes::BytesMut::with_capacity(16 << 10);
         match read.read_buf(&mut bytes).await {
             Ok(0) => None,
@@ -428,7 +293,8 @@ async fn switch(mut response: hyper::Response<Incoming>, mut client: Payload, le
             Err(error) => Some((Err(error), (read, lease))),
         }
     });
-    head(&parts).upgrade("websocket").streaming(from_function)
+    let early = futures_util::stream::iter((!early.is_empty()).then_some(Ok(early)));
+    builder.upgrade("websocket").streaming(early.chain(rest))
 }
 
 fn unreachable_(function: &Function, why: &str) -> HttpResponse {
@@ -453,11 +319,11 @@ mod tests {
 
     #[test]
     fn names_and_paths_are_split_as_the_client_sent_them() {
-        assert_eq!(split("/function/f"), Some(("f", "")));
-        assert_eq!(split("/function/f.ns/"), Some(("f.ns", "/")));
-        assert_eq!(split("/function/f/a%2Fb/"), Some(("f", "/a%2Fb/")));
+        assert_eq!(split("/function/f", "/function/"), Some(("f", "")));
+        assert_eq!(split("/function/f.ns/", "/function/"), Some(("f.ns", "/")));
+        assert_eq!(split("/function/f/a%2Fb/", "/function/"), Some(("f", "/a%2Fb/")));
         for path in ["/function/", "/function//a", "/function/a%20b", "/functions/f", "/function/é"] {
-            assert_eq!(split(path), None, "{path}");
+            assert_eq!(split(path, "/function/"), None, "{path}");
         }
     }
 

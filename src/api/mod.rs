@@ -1,4 +1,4 @@
-//! The HTTP edge: the faas-provider contract on one port. [`routes`] shows every endpoint.
+//! The HTTP edge: the faas-provider contract on one port, the gateway's API on another. [`routes`] shows every endpoint.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -8,23 +8,26 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 
 use crate::fault::{Context, Result};
+use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
 mod auth;
-mod error;
+pub(crate) mod error;
 mod functions;
 mod gojson;
-mod info;
-mod invoke;
+pub(crate) mod headers;
+pub(crate) mod info;
+pub(crate) mod invoke;
 mod logs;
 mod namespaces;
 mod peer;
 mod replicas;
 mod routes;
 mod secrets;
+mod targets;
 mod ui;
-mod upstream;
+pub(crate) mod upstream;
 mod wire;
 
 pub use auth::Credentials;
@@ -41,6 +44,10 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Loads image archives that come over HTTP.
     pub images: Arc<crate::image::Store>,
+    /// Longest time a function may take to answer a call.
+    pub answer_within: Duration,
+    /// The standalone port, where there is one.
+    pub gateway: Option<Arc<Gateway>>,
 }
 
 /// Connections that the kernel keeps waiting: the stock gateway opens a new one for every status query.
@@ -49,15 +56,34 @@ const BACKLOG: u32 = 4096;
 /// Largest body of a /system request, in bytes; image archives have no limit.
 const BODY_MAX: usize = 8 << 20;
 
-/// Serves on `listener` until stopped. The returned server is a future; its handle stops it gracefully: requests
-/// under way have `drain` to end.
+/// Serves the provider's API on `listener` until stopped. The returned server is a future; its handle stops it
+/// gracefully: requests under way have `drain` to end.
 pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<Server> {
+    start(listener, shared, drain, |app| {
+        routes::provider(app);
+    })
+}
+
+/// Serves the gateway's API on `listener`, as [`serve`] does the provider's.
+pub fn serve_gateway(listener: TcpListener, gateway: Arc<Gateway>, shared: Shared, drain: Duration) -> Result<Server> {
+    start(listener, shared, drain, move |app| {
+        app.app_data(web::Data::from(Arc::clone(&gateway)));
+        routes::gateway(app);
+    })
+}
+
+fn start(
+    listener: TcpListener,
+    shared: Shared,
+    drain: Duration,
+    routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> Result<Server> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(shared.clone()))
             .app_data(web::PayloadConfig::new(BODY_MAX))
-            .configure(routes::configure)
+            .configure(&routes)
     })
     .on_connect(peer::remember)
     .workers(workers)

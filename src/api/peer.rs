@@ -1,6 +1,7 @@
 //! Notices a client that goes away while its call waits for the function, and a function that takes too long.
 
 use std::any::Any;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -44,18 +45,28 @@ pub async fn ended(request: &HttpRequest, at_most: Duration) -> Ended {
     }
 }
 
+/// Whether the other side has neither closed nor said anything that has not been read.
+pub fn is_silent(fd: RawFd) -> bool {
+    matches!(peek(fd), Err(e) if is_nothing(&e))
+}
+
 fn closed(fd: RawFd) -> bool {
+    match peek(fd) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => !is_nothing(&error),
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// How many bytes of one wait to be read; 0 at the end.
+fn peek(fd: RawFd) -> io::Result<usize> {
     let mut byte = 0u8;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    // SAFETY: one byte is writable at the pointer. The number is the request's own socket: the server keeps it
-    // open for as long as the request is being handled, and the caller runs only then.
+    // SAFETY: one byte is writable at the pointer. The number is a socket of the caller's: a kept connection that he
+    // holds, or the request's own, which the server keeps open for as long as the request is being handled.
     let read = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) };
-    match read {
-        0 => true,
-        n if n > 0 => false,
-        _ => !matches!(
-            std::io::Error::last_os_error().kind(),
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
-        ),
-    }
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }

@@ -1,16 +1,50 @@
-//! Every endpoint, in one function.
+//! Every endpoint: a function for each port, and one for what both have.
 
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig, delete, get, head, post, put};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, Scope};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, ui};
+use crate::gateway::{alert, asynchronous, sync};
 
-/// The routes of a provider (faas-provider, `serve.go`) and those of this program's own.
-pub(super) fn configure(app: &mut ServiceConfig) {
-    let system = web::scope("/system")
-        .wrap(from_fn(auth::check))
-        .wrap(from_fn(info::count))
+use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, targets, ui};
+
+/// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
+pub(super) fn provider(app: &mut ServiceConfig) {
+    ui::configure(app);
+    // First, and without a pattern to match: every call comes this way.
+    app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
+        .service(
+            system()
+                .service(resource("/info").route(get().to(info::provider)))
+                .wrap(from_fn(auth::check))
+                .wrap(from_fn(info::count)),
+        )
+        .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
+        .service(web::resource("/metrics").to(info::metrics))
+        .default_service(web::to(not_found));
+}
+
+/// The standalone port: the routes of a gateway (faas, `gateway/main.go`), its metrics among them.
+pub(super) fn gateway(app: &mut ServiceConfig) {
+    ui::configure(app);
+    app.service(web::scope("/function").default_service(web::to(sync::call)))
+        .service(resource("/").route(get().to(page)))
+        .service(web::scope("/async-function").default_service(web::to(asynchronous::accept)))
+        .service(
+            system()
+                .service(resource("/info").route(get().to(sync::describe)))
+                .service(resource("/alert").route(post().to(alert::scale)))
+                .wrap(from_fn(auth::check))
+                .wrap(from_fn(sync::count)),
+        )
+        .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
+        .service(web::resource("/metrics").to(sync::metrics))
+        .default_service(web::to(not_found));
+}
+
+/// What /system is on both ports.
+fn system() -> Scope {
+    web::scope("/system")
         .service(
             resource("/functions")
                 .route(get().to(functions::list))
@@ -20,7 +54,6 @@ pub(super) fn configure(app: &mut ServiceConfig) {
         )
         .service(resource("/function/{name:[-a-zA-Z_0-9.]+}").route(get().to(functions::status)))
         .service(resource("/scale-function/{name:[-a-zA-Z_0-9.]+}").route(post().to(functions::scale)))
-        .service(resource("/info").route(get().to(info::provider)))
         .service(
             resource("/secrets")
                 .route(get().to(secrets::list))
@@ -38,15 +71,14 @@ pub(super) fn configure(app: &mut ServiceConfig) {
                 .route(delete().to(namespaces::delete)),
         )
         .service(resource("/replicas").route(get().to(replicas::list)))
+        .service(resource("/targets").route(get().to(targets::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))
-        .default_service(web::to(not_found));
-    ui::configure(app);
-    // First, and without a pattern to match: every call comes this way.
-    app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
-        .service(system)
-        .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
-        .service(web::resource("/metrics").to(info::metrics))
-        .default_service(web::to(not_found));
+        .default_service(web::to(not_found))
+}
+
+/// GET / leads to the page, as at the stock gateway.
+async fn page() -> HttpResponse {
+    HttpResponse::TemporaryRedirect().insert_header(("Location", "/ui/")).finish()
 }
 
 /// A resource whose other methods are answered 405 with an empty body, as Go's router does.

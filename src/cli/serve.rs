@@ -4,10 +4,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{OptionFuture, join};
+
 use crate::api::{self, Credentials, Shared};
 use crate::config::Config;
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
+use crate::gateway::Standalone;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
@@ -33,6 +36,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     // Bound first: a port that is taken must not disturb what another daemon runs.
     let listener = TcpListener::bind(config.listen).context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context(|| "cannot listen")?;
+    let standalone = Standalone::bind(&config)?;
     let (platform, images) = super::open(&config)?;
     images.recover()?;
     let background = tokio::runtime::Builder::new_multi_thread()
@@ -44,20 +48,31 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     let parts = platform.clone();
     let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
     let root = config.root.clone();
+    let standalone = standalone.map(|bound| bound.open(&config, address)).transpose()?;
+    let answer_within = config.read_timeout;
     let provider = Provider::start(config, platform, source, background.handle().clone())?;
-    let shared = Shared { provider: Arc::clone(&provider), credentials, metrics: Arc::new(Metrics::default()), images };
+    let shared = Shared {
+        provider: Arc::clone(&provider),
+        credentials,
+        metrics: Arc::new(Metrics::default()),
+        images,
+        answer_within,
+        gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
+    };
     actix_web::rt::System::new().block_on(async {
-        let server = api::serve(listener, shared, DRAIN)?;
+        let server = api::serve(listener, shared.clone(), DRAIN)?;
         let handle = server.handle();
+        let standalone = standalone.map(|standalone| standalone.serve(shared, DRAIN)).transpose()?;
         let asked = asked_to_end().context(|| "cannot wait for signals")?;
-        actix_web::rt::spawn(async move {
+        let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
-            handle.stop(true).await;
+            join(handle.stop(true), OptionFuture::from(standalone.map(|running| running.stop(DRAIN)))).await;
         });
         files::replace(&root.join("address"), address.to_string().as_bytes())?;
         tracing::info!("listening on http://{address}");
-        server.await.context(|| "the server stopped")
+        server.await.context(|| "the server stopped")?;
+        stopping.await.map_err(|e| Fault::new(Kind::System, format!("stopping failed: {e}")))
     })?;
     if arguments.stop_functions {
         provider.stop_all()?;

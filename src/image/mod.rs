@@ -38,7 +38,7 @@ pub mod user;
 pub use archive::Source;
 pub use progress::{Progress, Silent};
 pub use reference::{Digest, Reference};
-pub use registry::Credentials;
+pub use registry::{Credentials, trusted_roots};
 pub use settings::{PullPolicy, Registries, Settings};
 pub use store::Store;
 pub use target::{Platform, Target};

@@ -193,6 +193,7 @@ impl Sandbox for Fake {
         let found = |(replica, process): (&ReplicaName, &Process)| Found {
             replica: replica.clone(),
             alive: process.exit.is_none(),
+            number: None,
         };
         Ok(books.processes.iter().map(found).collect())
     }

@@ -1,8 +1,10 @@
 //! Annotations with a meaning here, beside OpenFaaS's own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::fault::{Context, Result};
+use crate::config::parse_duration;
+use crate::fault::{Context, Fault, Result};
 use crate::function::Quantity;
 use crate::image::Platform;
 
@@ -12,6 +14,48 @@ const DISK: &str = "com.faas-jails.disk";
 /// Which platform of a multi-platform image to take, such as `linux/amd64`.
 const PLATFORM: &str = "com.faas-jails.platform";
 
+/// How its queued calls are tried again: OpenFaaS's own annotations.
+const RETRY: [&str; 4] = [
+    "com.openfaas.retry.attempts",
+    "com.openfaas.retry.codes",
+    "com.openfaas.retry.min_wait",
+    "com.openfaas.retry.max_wait",
+];
+
+/// How a function's queued calls are tried again; what is absent is the queue's to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retry {
+    /// How often a call is tried at most.
+    pub attempts: Option<u32>,
+    /// After which statuses.
+    pub codes: Option<Vec<u16>>,
+    /// Pause after the first attempt.
+    pub min_wait: Option<Duration>,
+    /// Longest pause.
+    pub max_wait: Option<Duration>,
+}
+
+impl Retry {
+    fn read(all: &BTreeMap<String, String>) -> Result<Self> {
+        let [attempts, codes, min_wait, max_wait] = RETRY;
+        let number = |text: &str| {
+            text.trim().parse().map_err(|_| Fault::invalid(format!("({}) is no whole number", text.escape_debug())))
+        };
+        let list = |text: &String| text.split(',').map(|code| number(code).map(|n: u32| n as u16)).collect();
+        let wait = |name| all.get(name).map(|text| parse_duration(text)).transpose().context(context(name));
+        Ok(Self {
+            attempts: all.get(attempts).map(|text| number(text)).transpose().context(context(attempts))?,
+            codes: all.get(codes).map(list).transpose().context(context(codes))?,
+            min_wait: wait(min_wait)?,
+            max_wait: wait(max_wait)?,
+        })
+    }
+}
+
+fn context(name: &'static str) -> impl FnOnce() -> String {
+    move || format!("annotation {name}")
+}
+
 /// What a function's annotations say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Annotations {
@@ -19,15 +63,16 @@ pub struct Annotations {
     pub disk: Option<u64>,
     /// The platform to take.
     pub platform: Option<Platform>,
+    /// How its queued calls are tried again.
+    pub retry: Retry,
 }
 
 impl Annotations {
     /// Reads those that have a meaning; a value that makes no sense is an error that names its annotation.
     pub fn read(all: &BTreeMap<String, String>) -> Result<Self> {
-        let context = |name: &'static str| move || format!("annotation {name}");
         let disk = all.get(DISK).map(|text| text.parse::<Quantity>()).transpose().context(context(DISK))?;
         let platform = all.get(PLATFORM).map(|text| text.parse()).transpose().context(context(PLATFORM))?;
-        Ok(Self { disk: disk.map(Quantity::units), platform })
+        Ok(Self { disk: disk.map(Quantity::units), platform, retry: Retry::read(all)? })
     }
 }
 
@@ -49,7 +94,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_that_names_the_annotation() {
-        for (name, value) in [(DISK, "much"), (DISK, ""), (PLATFORM, "linux"), (PLATFORM, "linux/amd 64")] {
+        for (name, value) in [
+            (DISK, "much"),
+            (DISK, ""),
+            (PLATFORM, "linux"),
+            (PLATFORM, "linux/amd 64"),
+            (RETRY[0], "many"),
+            (RETRY[1], "500,x"),
+            (RETRY[3], "soon"),
+        ] {
             let fault = read(&[(name, value)]).unwrap_err().to_string();
             assert!(fault.contains(name), "{fault}");
         }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::timing::Restarts;
 use crate::function::{FunctionKey, FunctionSpec, ReplicaName};
 use crate::image::Image;
 use crate::sandbox::Exit;
@@ -69,8 +70,11 @@ impl Catalog {
 pub struct Function {
     /// Its name.
     pub key: FunctionKey,
+    full: String,
     /// Requests sent to it.
     pub invocations: AtomicU64,
+    /// Replicas that ended unasked.
+    pub restarts: Restarts,
     pub(super) deployed: ArcSwap<Deployed>,
     ready: ArcSwap<Vec<Arc<Replica>>>,
     turn: AtomicUsize,
@@ -191,7 +195,9 @@ impl Function {
     pub(super) fn new(deployed: Deployed) -> Arc<Self> {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
+            full: deployed.spec.key.to_string(),
             invocations: AtomicU64::new(0),
+            restarts: Restarts::default(),
             deployed: ArcSwap::from_pointee(deployed),
             ready: ArcSwap::default(),
             turn: AtomicUsize::new(0),
@@ -199,6 +205,11 @@ impl Function {
             changed: watch::Sender::new(()),
             activating: AtomicBool::new(false),
         })
+    }
+
+    /// Its name with its namespace, `name.namespace`.
+    pub fn full_name(&self) -> &str {
+        &self.full
     }
 
     /// Its spec and image.

@@ -44,8 +44,9 @@ mod replica;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod timing;
 
-pub use annotations::Annotations;
+pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
 pub use deploy::Desired;
 pub use namespaces::{NamespaceSpec, Namespaces};
@@ -72,6 +73,8 @@ pub struct Provider {
     pub namespaces: Namespaces,
     /// What replicas print.
     pub logs: Arc<Logs>,
+    /// How long starts take.
+    pub timing: timing::Timing,
     images: Arc<dyn Images>,
     addresses: Mutex<Pool>,
     locks: locks::KeyLocks,
@@ -96,6 +99,7 @@ impl Provider {
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
+            timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             me: me.clone(),

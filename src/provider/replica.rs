@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Deployed, Function, Replica};
+use super::timing::Cause;
 use super::{Annotations, Provider, supervise};
 use crate::fault::{Context, Fault, Result};
 use crate::files;
@@ -63,6 +64,8 @@ impl Provider {
     }
 
     fn try_start(&self, name: &ReplicaName, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
+        let cause = if function.activating.load(Ordering::Acquire) { Cause::Request } else { Cause::Ahead };
+        let mut start = self.timing.start(cause);
         let Deployed { spec, image } = deployed;
         let limits = self.limits(deployed)?;
         let dir = self.replica_dir(name);
@@ -75,10 +78,13 @@ impl Provider {
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
         }
+        start.done("prepare");
         let quota = Annotations::read(&spec.annotations)?.disk;
         let options = RootOptions { read_only: spec.read_only_root, quota };
         let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
+        start.done("root");
         let network = self.platform.network.attach(name, address)?;
+        start.done("network");
         let output = self.logs.open(name)?;
         let plan = Plan {
             replica: name.clone(),
@@ -99,9 +105,10 @@ impl Provider {
         };
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;
         self.platform.sandbox.start(&plan)?;
+        start.done("sandbox");
         let replica = Arc::new(Replica::new(name.clone(), SocketAddr::new(address, PORT), spec.revision));
         self.watch(function, &replica)?;
-        self.probe_until_ready(function, &replica, deployed);
+        self.probe_until_ready(function, &replica, deployed, Some(start));
         Ok(replica)
     }
 
@@ -216,7 +223,7 @@ impl Provider {
     pub(super) fn adopt_replica(&self, function: &Arc<Function>, replica: &Arc<Replica>) -> Result<()> {
         self.logs.open(&replica.name)?;
         self.watch(function, replica)?;
-        self.probe_until_ready(function, replica, &function.deployed());
+        self.probe_until_ready(function, replica, &function.deployed(), None);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Provider;
 use super::catalog::{Deployed, Function, Replica};
+use super::timing::Start;
 use crate::fault::{Fault, Kind, Result};
 use crate::function::FunctionKey;
 use crate::sandbox::Exit;
@@ -98,6 +99,7 @@ impl Provider {
             state.replicas = live;
             for replica in &dead {
                 let replica: &Arc<Replica> = replica;
+                function.restarts.count(replica.exit().unwrap_or(Exit::Unknown));
                 note_failure(&mut state, replica.since.elapsed() >= LIVED, self.ended_early(replica).to_string());
             }
             dead
@@ -192,7 +194,14 @@ impl Provider {
     }
 
     /// Asks a replica, more and more rarely, whether it accepts requests, until it does or ends.
-    pub(super) fn probe_until_ready(&self, function: &Arc<Function>, replica: &Arc<Replica>, deployed: &Deployed) {
+    /// `start` is the start that this ends, if it is one.
+    pub(super) fn probe_until_ready(
+        &self,
+        function: &Arc<Function>,
+        replica: &Arc<Replica>,
+        deployed: &Deployed,
+        mut start: Option<Start>,
+    ) {
         let (function, replica, logs) = (Arc::clone(function), Arc::clone(replica), Arc::clone(&self.logs));
         let path = deployed.spec.annotations.get(READY_PATH).cloned();
         let patience = self.config.ready_wait;
@@ -202,6 +211,7 @@ impl Provider {
                 if is_ready(replica.address, path.as_deref()).await {
                     replica.set_ready();
                     function.publish();
+                    start.take().into_iter().for_each(Start::ready);
                     return;
                 }
                 if begun.elapsed() > patience && !std::mem::replace(&mut told, true) {

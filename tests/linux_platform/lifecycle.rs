@@ -23,11 +23,12 @@ fn exits_are_told_as_they_were() {
     assert_eq!(world.run(world.plan(&["sh", "-c", "exit 7"])).0, Exit::Code(7));
     let plan = world.plan(&["sleep", "1000"]);
     world.sandbox.start(&plan).unwrap();
-    assert_eq!(world.sandbox.list().unwrap(), [Found { replica: plan.replica.clone(), alive: true }]);
+    let [found] = &*world.sandbox.list().unwrap() else { panic!("one is there") };
+    assert!(found.replica == plan.replica && found.alive && found.number.is_some(), "{found:?}");
     world.sandbox.signal(&plan.replica, Signal::Kill).unwrap();
     assert_eq!(world.exit(&plan.replica), Exit::Signal(9));
     assert_eq!(world.exit(&plan.replica), Exit::Signal(9), "told again to whoever asks later");
-    assert_eq!(world.sandbox.list().unwrap(), [Found { replica: plan.replica.clone(), alive: false }]);
+    assert_eq!(world.sandbox.list().unwrap(), [Found { replica: plan.replica.clone(), alive: false, number: None }]);
     world.sandbox.signal(&plan.replica, Signal::Term).unwrap();
     world.remove(&plan.replica);
 }

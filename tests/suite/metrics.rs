@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::needs_root;
-use crate::support::Daemon;
+use crate::support::{Daemon, eventually};
 
 /// The value of the first sample whose name and labels hold all these words.
 fn sample(text: &str, words: &[&str]) -> Option<f64> {
@@ -71,4 +71,54 @@ fn families_are_declared_once_and_before_their_samples() {
         }
     }
     assert!(!declared.is_empty());
+}
+
+#[test]
+fn starts_are_told_by_step_and_cause_and_ends_by_reason() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "f"}));
+    let text = || daemon.http.get("/metrics").expect(200).text();
+    let count = "faas_jails_cold_start_seconds_count{";
+    for step in ["prepare", "root", "network", "sandbox", "ready", "total"] {
+        let words = [count, "cause=\"ahead\"", &format!("step=\"{step}\"")];
+        assert_eq!(sample(&text(), &words), Some(1.0), "{step}");
+    }
+    daemon.scale("f", 0).expect(202);
+    eventually("it is at zero", || (daemon.available("f") == 0).then_some(()));
+    daemon.call("f").expect(200);
+    assert_eq!(sample(&text(), &[count, "cause=\"request\"", "step=\"total\""]), Some(1.0));
+
+    let restarts = |reason: &str| {
+        let words = ["faas_jails_function_restarts_total{", "f.openfaas-fn", &format!("reason=\"{reason}\"")];
+        sample(&text(), &words)
+    };
+    assert_eq!((restarts("exit"), restarts("signal")), (Some(0.0), Some(0.0)));
+    let _ = daemon.invoke("GET", "f/exit?code=3").try_send();
+    eventually("the end is counted", || (restarts("exit") == Some(1.0)).then_some(()));
+}
+
+#[test]
+fn what_replicas_use_and_what_the_host_holds_is_told() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.deploy(json!({"service": "f", "labels": {"com.openfaas.scale.min": "2"}}));
+    daemon.await_ready("f", 2);
+    daemon.call("f/spin?ms=50").expect(200);
+    let text = daemon.http.get("/metrics").expect(200).text();
+    let label = "function_name=\"f.openfaas-fn\",namespace=\"openfaas-fn\",replica=\"";
+    for metric in ["pod_cpu_usage_seconds_total", "pod_memory_working_set_bytes", "faas_jails_replica_pids"] {
+        let values: Vec<f64> = text
+            .lines()
+            .filter(|l| l.starts_with(&format!("{metric}{{")) && l.contains(label))
+            .filter_map(|l| l.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert_eq!(values.len(), 2, "{metric}: {text}");
+        assert!(metric.starts_with("pod_cpu") || values.iter().all(|v| *v > 0.0), "{metric}: {values:?}");
+    }
+    assert_eq!(sample(&text, &["faas_jails_images "]), Some(1.0));
+    assert_eq!(sample(&text, &["faas_jails_image_layers "]), Some(2.0));
+    assert!(sample(&text, &["faas_jails_image_store_bytes "]) > Some(100_000.0));
+    assert_eq!(sample(&text, &["faas_jails_addresses_used "]), Some(2.0));
+    assert!(sample(&text, &["faas_jails_build_info{", "version=\""]) == Some(1.0));
 }

@@ -27,6 +27,7 @@ fn the_demo_shows_an_answer_and_leaves_nothing() {
         ("FAAS_JAILS", env!("CARGO_BIN_EXE_faas-jails")),
         ("REALM", &daemon.realm()),
         ("SUBNET", &daemon.subnet()),
+        ("PORT", "0"),
         ("ONCE", "1"),
     ];
     let told = script("demo.sh", &[], &env);

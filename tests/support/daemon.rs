@@ -19,6 +19,7 @@ pub struct Options {
     tables: String,
     images: String,
     network: String,
+    gateway: String,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
@@ -44,6 +45,13 @@ impl Options {
     pub fn network(mut self, line: &str) -> Self {
         self.network += line;
         self.network += "\n";
+        self
+    }
+
+    /// Adds a line to the configuration's `[gateway]`.
+    pub fn gateway(mut self, line: &str) -> Self {
+        self.gateway += line;
+        self.gateway += "\n";
         self
     }
 
@@ -121,6 +129,10 @@ impl Options {
         if !images.contains("pull =") {
             images += "pull = \"if-not-present\"\n";
         }
+        let mut gateway = self.gateway;
+        if !gateway.contains("listen =") {
+            gateway = format!("listen = \"127.0.0.1:0\"\n{gateway}");
+        }
         let mut network = self.network.replace("{host}", &lease.host());
         if !network.contains("nat =") {
             network += "nat = false\n";
@@ -137,6 +149,8 @@ subnet = \"{}\"
 {network}
 [images]
 {images}
+[gateway]
+{gateway}
 {}{}",
             root.display(),
             lease.realm(),
@@ -146,6 +160,7 @@ subnet = \"{}\"
         );
         fs::write(&config, text).expect("writing the configuration");
         let http = Client { address: ([127, 0, 0, 1], 1).into(), credentials: self.credentials };
+        let gateway = http.clone();
         Daemon {
             dir,
             root,
@@ -156,14 +171,17 @@ subnet = \"{}\"
             arguments: self.arguments,
             process: None,
             http,
+            gateway,
         }
     }
 }
 
 /// A daemon. Dropping it ends it, purges its realm, and fails the test if anything is left.
 pub struct Daemon {
-    /// Requests to it.
+    /// Requests to its provider.
     pub http: Client,
+    /// Requests to its standalone port, where it has one.
+    pub gateway: Client,
     /// Its state directory.
     pub root: PathBuf,
     /// Its configuration.
@@ -190,7 +208,9 @@ impl Daemon {
 
     /// Starts the process, without waiting for anything.
     pub fn launch(&mut self) {
-        let _ = fs::remove_file(self.root.join("address"));
+        for file in ["address", "gateway.address"] {
+            let _ = fs::remove_file(self.root.join(file));
+        }
         let log = File::options().create(true).append(true).open(self.log_file()).expect("opening the daemon's log");
         let mut command = self.command();
         command.arg("serve").args(&self.arguments);
@@ -210,6 +230,10 @@ impl Daemon {
             fs::read_to_string(&file).ok()?.trim().parse::<SocketAddr>().ok()
         });
         self.http.address = address;
+        // Written before the provider's.
+        if let Ok(text) = fs::read_to_string(self.root.join("gateway.address")) {
+            self.gateway.address = text.trim().parse().expect("the gateway's address");
+        }
     }
 
     /// The program with this daemon's configuration, to which a verb is to be added.
@@ -263,6 +287,11 @@ impl Daemon {
     /// Where it answers.
     pub fn url(&self) -> String {
         format!("http://{}", self.http.address)
+    }
+
+    /// Where its standalone port answers.
+    pub fn gateway_url(&self) -> String {
+        format!("http://{}", self.gateway.address)
     }
 
     /// Its process id.
@@ -354,8 +383,18 @@ impl Daemon {
 }
 
 /// The variables that stock providers read: the test's own environment must not reach the daemon by them.
-const STOCK_VARIABLES: [&str; 7] =
-    ["port", "read_timeout", "write_timeout", "basic_auth", "secret_mount_path", "function_namespace", "RUST_LOG"];
+const STOCK_VARIABLES: [&str; 10] = [
+    "port",
+    "read_timeout",
+    "write_timeout",
+    "basic_auth",
+    "secret_mount_path",
+    "function_namespace",
+    "upstream_timeout",
+    "ack_wait",
+    "max_inflight",
+    "RUST_LOG",
+];
 
 impl Drop for Daemon {
     fn drop(&mut self) {

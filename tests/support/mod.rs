@@ -71,6 +71,18 @@ macro_rules! needs_stock {
     };
 }
 
+/// Ends the test, loudly, unless this program is installed; `$from` says what installs it.
+#[macro_export]
+macro_rules! needs_program {
+    ($name:literal, $from:literal) => {
+        if !$crate::support::parts::installed($name) {
+            let reason = concat!("needs ", $name, ", see ", $from);
+            $crate::support::announce_skip(&$crate::support::this_test(), reason);
+            return;
+        }
+    };
+}
+
 /// The running test's name: libtest names its threads so.
 pub fn this_test() -> String {
     std::thread::current().name().unwrap_or("a test").to_owned()

@@ -53,3 +53,9 @@ pub fn stock(name: &str) -> Option<PathBuf> {
     let path = directory.join("stock").join(name);
     path.exists().then_some(path)
 }
+
+/// Whether a program of this name is in PATH.
+pub fn installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}

@@ -54,8 +54,8 @@ pub struct Http {
     backoff: Duration,
 }
 
-/// The certificates of the first bundle that is there.
-fn roots(file: Option<&Path>) -> Result<RootCerts> {
+/// The certificates in `file`, or of the first bundle that is there.
+pub fn roots(file: Option<&Path>) -> Result<RootCerts> {
     let named =
         file.map(|path| std::fs::read(path).context(|| format!("cannot read {}", path.display()))).transpose()?;
     let env = || std::env::var_os("SSL_CERT_FILE").and_then(|path| std::fs::read(path).ok());

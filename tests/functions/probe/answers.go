@@ -229,3 +229,9 @@ func readFrame(r io.Reader) (opcode byte, payload []byte, err error) {
 	}
 	return head[0] & 0x0f, payload, err
 }
+
+// watchdogMetrics are of-watchdog's, with numbers that only grow.
+func watchdogMetrics(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, "# TYPE http_requests_total counter\nhttp_requests_total{code=\"200\",method=\"get\"} %d\n",
+		int(time.Since(started).Seconds()*10))
+}

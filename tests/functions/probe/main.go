@@ -40,6 +40,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	if os.Getenv("METRICS") == "1" { // as watchdogs do
+		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
+	}
 	fmt.Println("probe is listening")
 	started = time.Now()
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.
@@ -105,6 +108,9 @@ func routes() http.Handler {
 		"/spawn":   spawn,
 		"/log":     logLines,
 		"/_/ready": ready,
+		// about being called
+		"/record":   record,
+		"/recorded": recorded,
 	}
 	// No ServeMux: it would clean the path and redirect, and the tests are about the raw one.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

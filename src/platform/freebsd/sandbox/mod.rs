@@ -190,16 +190,16 @@ impl Sandbox for JailSandbox {
     }
 
     fn list(&self) -> Result<Vec<Found>> {
-        let mut found: BTreeMap<ReplicaName, bool> = BTreeMap::new();
+        let mut found: BTreeMap<ReplicaName, Option<Jid>> = BTreeMap::new();
         for name in self.remains()? {
-            found.extend(self.replica(&name).map(|replica| (replica, false)));
+            found.extend(self.replica(&name).map(|replica| (replica, None)));
         }
         let populated = process::jails()?;
         for Jail { name, jid, .. } in jail::list(View::Alive)? {
             let alive = populated.contains(&jid) && self.monitor.ended(&name) != Some(true);
-            found.extend(self.replica(&name).map(|replica| (replica, alive)));
+            found.extend(self.replica(&name).map(|replica| (replica, alive.then_some(jid))));
         }
-        Ok(found.into_iter().map(|(replica, alive)| Found { replica, alive }).collect())
+        Ok(found.into_iter().map(|(replica, number)| Found { replica, alive: number.is_some(), number }).collect())
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {

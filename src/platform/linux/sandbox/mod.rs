@@ -146,7 +146,10 @@ impl Sandbox for NamespaceSandbox {
 
     fn list(&self) -> Result<Vec<Found>> {
         let replicas = self.cgroups.replicas()?;
-        let found = replicas.into_iter().map(|replica| Found { alive: self.cgroups.init(&replica).is_some(), replica });
+        let found = replicas.into_iter().map(|replica| {
+            let number = self.cgroups.init(&replica);
+            Found { replica, alive: number.is_some(), number }
+        });
         Ok(found.collect())
     }
 

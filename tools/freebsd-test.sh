@@ -15,8 +15,8 @@
 #                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
-# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh), as
-# they are released: the machine is often an emulated one.
+# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh), and
+# optimized, since the machine is often an emulated one.
 # Everything that the kernel shows (jails, dying ones too, mounts, datasets, interfaces, rules, files) is counted
 # before and after; more afterwards than before fails the run.
 set -euo pipefail
@@ -28,7 +28,7 @@ report=target/freebsd-report.txt
 
 build() { # prints NAME EXECUTABLE of each test binary
     toolchain
-    cargo-zigbuild test --release --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
+    cargo-zigbuild test --release --config profile.release.package.faas-jails.opt-level=1 --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
         sed -n 's/^{"reason":"compiler-artifact".*"name":"\([a-z_-]*\)","src_path".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p'
 }
 

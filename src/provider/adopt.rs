@@ -35,6 +35,7 @@ impl Provider {
         for function in functions {
             function.publish();
             self.reconcile_soon(&function.key, std::time::Duration::ZERO);
+            self.make_ready(&function.key);
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ mod catalog;
 mod deploy;
 mod locks;
 mod namespaces;
+mod ready;
 mod replica;
 mod supervise;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub struct Provider {
     images: Arc<dyn Images>,
     addresses: Mutex<Pool>,
     locks: locks::KeyLocks,
+    ready: ready::Ready,
     /// Starts that may run at once; a storm of cold functions must not starve warm ones.
     starts: tokio::sync::Semaphore,
     background: Handle,
@@ -98,6 +100,7 @@ impl Provider {
             catalog: Catalog::default(),
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
+            ready: ready::Ready::default(),
             starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
             timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),

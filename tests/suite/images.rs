@@ -8,7 +8,7 @@ use crate::needs_root;
 use crate::support::image::{Image, Layer, architecture, digest};
 use crate::support::images::{PROBE, probe_image};
 use crate::support::registry::{Access, PASSWORD, Registry, USER};
-use crate::support::{Daemon, eventually, parts};
+use crate::support::{Daemon, eventually, parts, platform};
 
 /// A daemon that may speak plain http with this registry.
 fn with_registry(registry: &Registry, pull: &str) -> Daemon {
@@ -416,8 +416,7 @@ fn prune_frees_what_no_function_uses() {
     needs_root!();
     let daemon = Daemon::start();
     daemon.deploy(json!({"service": "f"}));
-    let layers = daemon.root.join("layers");
-    let count = || std::fs::read_dir(&layers).map_or(0, Iterator::count);
+    let count = || platform::layers(&daemon.realm(), &daemon.root);
     let few = count();
     daemon.load(&version("unused").docker_save("example.test/unused:1"));
     assert!(count() > few);

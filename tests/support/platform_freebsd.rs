@@ -120,6 +120,12 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     }
 }
 
+/// How many layers a daemon keeps.
+pub fn layers(realm: &str, _root: &Path) -> usize {
+    let parent = env::var(DATASET).expect("asked for before");
+    told("zfs", &["list", "-H", "-d", "1", "-o", "name", &format!("{parent}/{realm}/layers")]).lines().count()
+}
+
 /// How many jails of this realm are removed, and kept by a socket or file that refers to them.
 pub fn dying(realm: &str) -> usize {
     let jails = told("jls", &["-d", "dying", "name"]);

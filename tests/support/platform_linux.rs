@@ -86,6 +86,11 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     }
 }
 
+/// How many layers a daemon keeps.
+pub fn layers(_realm: &str, root: &Path) -> usize {
+    fs::read_dir(root.join("layers")).map_or(0, Iterator::count)
+}
+
 /// Sandboxes that are removed and still there: there is no such state here.
 pub fn dying(_realm: &str) -> usize {
     0

@@ -63,6 +63,10 @@ pub struct Config {
     pub function_label: bool,
     /// Limits that hold where a function names none.
     pub limits: DefaultLimits,
+    /// How Go functions are compiled.
+    pub builder: crate::build::Settings,
+    /// How the number of replicas follows calls and load.
+    pub elastic: crate::provider::ElasticSettings,
     /// The standalone port.
     pub gateway: gateway::config::Settings,
 }
@@ -233,6 +237,8 @@ impl Default for Config {
             images: Images::default(),
             function_label: false,
             limits: DefaultLimits::default(),
+            builder: Default::default(),
+            elastic: Default::default(),
             gateway: gateway::config::Settings::default(),
         }
     }
@@ -333,6 +339,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
+/// Reads a duration: a number of seconds, or text for [`parse_duration`].
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

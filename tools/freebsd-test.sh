@@ -11,12 +11,10 @@
 #                   tests are skipped, without the second those with a registry fail unless PATH there has it
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
-#   FAAS_JAILS_TEST_* are handed over; on a machine that may be lost, these make fewer tests be skipped:
-#                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
+#   FAAS_JAILS_TEST_* are handed over: with FAAS_JAILS_TEST_PF=1, tests that replace the machine's pf rules run, too
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
-# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh), and
-# optimized, since the machine is often an emulated one.
+# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).
 # Everything that the kernel shows (jails, dying ones too, mounts, datasets, interfaces, rules, files) is counted
 # before and after; more afterwards than before fails the run.
 set -euo pipefail
@@ -28,7 +26,7 @@ report=target/freebsd-report.txt
 
 build() { # prints NAME EXECUTABLE of each test binary
     toolchain
-    cargo-zigbuild test --release --config profile.release.package.faas-jails.opt-level=1 --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
+    cargo-zigbuild test --no-run --message-format=json --target "$target" ${only[@]+"${only[@]}"} |
         sed -n 's/^{"reason":"compiler-artifact".*"name":"\([a-z_-]*\)","src_path".*"test":true},"features".*"executable":"\([^"]*\)".*/\1 \2/p'
 }
 
@@ -53,7 +51,7 @@ gather() { # gather NAME EXECUTABLE...: program, tests and parts in one director
     local stage
     stage=$(mktemp -d)
     mkdir -p "$stage/stock"
-    cp "target-freebsd/$target/release/faas-jails" "$stage/faas-jails"
+    cp "target-freebsd/$target/debug/faas-jails" "$stage/faas-jails"
     cp -r deploy "$stage/deploy"
     while [ $# -gt 0 ]; do cp "$2" "$stage/test-$1"; shift 2; done
     GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 go build -C tests/functions/probe -trimpath -ldflags='-s -w' \

@@ -1,13 +1,15 @@
 //! /function/{name}[.namespace][/path]: the streaming proxy. It looks up, leases, forwards; nothing else.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::http::{StatusCode, Uri};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
@@ -18,8 +20,8 @@ use super::headers::{self, Stamp, is_websocket, length};
 use super::peer::{self, Ended};
 use super::upstream::{self, Answer, Outgoing, RequestBody, SendError};
 use super::{Shared, error};
-use crate::fault::Kind;
-use crate::provider::{Function, Lease};
+use crate::fault::Fault;
+use crate::provider::{Function, Lease, Unserved};
 
 /// Marks an answer that is the provider's and not the function's.
 const INTERNAL: (&str, &str) = ("X-OpenFaaS-Internal", "proxy");
@@ -119,21 +121,15 @@ async fn forward(
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
     let mut body = Some(RequestBody::new(payload, length(request.headers(), upgrade)));
-    let mut failed: Option<Lease> = None;
+    let mut second = false;
     // A second round only when the first replica got nothing of the request.
     loop {
-        let lease = match shared.provider.lease(function, failed.as_deref()).await {
-            Ok(lease) => lease,
-            Err(fault) if failed.is_some() => return unreachable_(function, &fault.to_string()),
-            Err(fault) if fault.kind() == Kind::NotFound => return refuse(StatusCode::NOT_FOUND, &fault.to_string()),
-            Err(fault) => {
-                let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, &fault.to_string());
-                answer.headers_mut().insert(
-                    actix_web::http::header::RETRY_AFTER,
-                    actix_web::http::header::HeaderValue::from_static("1"),
-                );
-                return answer;
-            }
+        let lease = match shared.provider.lease_now(function) {
+            Some(lease) => lease,
+            None => match wait_for_lease(shared, function, request).await {
+                Ok(lease) => lease,
+                Err(answer) => return answer,
+            },
         };
         let sent = body.take().expect("put back by every round that goes on");
         let timeout = shared.answer_within;
@@ -159,18 +155,66 @@ async fn forward(
                 let most = shared.provider.config.max_idle_conns_per_host;
                 return respond(answer, lease, request, most, &stamp);
             }
-            Err(Refused { why, unsent: Some(back) }) if failed.is_none() && function.available() > 1 => {
-                tracing::debug!(replica = %lease.name, %why, "trying another replica");
-                (body, failed) = (Some(back), Some(lease));
+            Err(Refused { why, unsent, broken }) => {
+                if broken {
+                    shared.provider.doubt(function, &lease, &why);
+                }
+                match unsent {
+                    Some(back) if !second => (body, second) = (Some(back), true),
+                    _ => return unreachable_(function, &why),
+                }
             }
-            Err(Refused { why, .. }) => return unreachable_(function, &why),
         }
     }
 }
 
+/// A replica, waited for in the function's line.
+async fn wait_for_lease(
+    shared: &Shared,
+    function: &Arc<Function>,
+    request: &HttpRequest,
+) -> Result<Lease, HttpResponse> {
+    let waited = tokio::select! {
+        biased;
+        waited = shared.provider.lease(function) => waited,
+        // Nobody reads this answer.
+        _ = peer::ended(request, Duration::MAX) => return Err(refuse(StatusCode::BAD_GATEWAY, "the client went away")),
+    };
+    waited.map_err(|unserved| match unserved {
+        Unserved::Gone(fault) => refuse(StatusCode::NOT_FOUND, &fault.to_string()),
+        Unserved::Full(fault) => later(StatusCode::TOO_MANY_REQUESTS, &fault, Duration::ZERO),
+        Unserved::Nobody { fault, retry_after } => later(StatusCode::SERVICE_UNAVAILABLE, &fault, retry_after),
+    })
+}
+
+/// An answer that says when to come again, in whole seconds (RFC 9110, section 10.2.3).
+fn later(status: StatusCode, fault: &Fault, after: Duration) -> HttpResponse {
+    let mut answer = refuse(status, &fault.to_string());
+    let seconds = (after.as_secs_f64().ceil() as u64).max(1);
+    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    answer
+}
+
 struct Refused {
     why: String,
+    /// The request, when nothing of it has been sent.
     unsent: Option<RequestBody>,
+    /// The replica has refused or reset the connection.
+    broken: bool,
+}
+
+impl Refused {
+    fn new(why: &io::Error, unsent: Option<RequestBody>) -> Self {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, TimedOut, UnexpectedEof,
+        };
+        // Otherwise the client's body broke off, or the answer is no HTTP.
+        let broken = matches!(
+            why.kind(),
+            ConnectionAborted | ConnectionRefused | ConnectionReset | BrokenPipe | TimedOut | UnexpectedEof
+        );
+        Self { why: why.to_string(), unsent, broken }
+    }
 }
 
 /// One request and the head of its answer, on a kept connection or, if that turns out closed, on a new one.
@@ -184,7 +228,7 @@ async fn exchange(
 ) -> Result<Answer, Refused> {
     let mut connection = match upstream::connect(lease).await {
         Ok(connection) => connection,
-        Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
+        Err(error) => return Err(Refused::new(&error, Some(body))),
     };
     let head = headers::outgoing(&connection.host, request, body.length, path, upgrade, stamp);
     let mut outgoing = Outgoing::new(head.clone(), body);
@@ -194,18 +238,16 @@ async fn exchange(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let why = why.to_string();
         let body = match unsent {
             Some(unsent) if reused => unsent,
-            Some(unsent) => return Err(Refused { why, unsent: Some(unsent) }),
             // The replica may have closed a kept connection just then. As Go's transport does it, and so the stock
             // provider: what asks for nothing but an answer is asked once more.
             None if reused && is_replayable(request) => RequestBody::empty(),
-            None => return Err(Refused { why, unsent: None }),
+            unsent => return Err(Refused::new(&why, unsent)),
         };
         connection = match upstream::fresh(lease).await {
             Ok(connection) => connection,
-            Err(error) => return Err(Refused { why: error.to_string(), unsent: Some(body) }),
+            Err(error) => return Err(Refused::new(&error, Some(body))),
         };
         outgoing = Outgoing::new(head.clone(), body);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::{Context, Fault, Result};
 use crate::function::{FunctionKey, FunctionName, Namespace, Quantity, Resources};
-use crate::provider::{Annotations, Desired, Function, Usage};
+use crate::provider::{Annotations, Desired, Function, Rules, Usage};
 use crate::secrets;
 
 /// `FunctionDeployment`: what POST and PUT send. Names are lower-case for [`super::gojson`].
@@ -40,12 +40,12 @@ impl Deployment {
         required("image", &self.image)?;
         let name: FunctionName = self.service.parse().context(|| "validation failed")?;
         let labels = self.labels.unwrap_or_default();
-        check_labels(&labels).context(|| "validation failed")?;
         for (kind, resources) in [("limits", &self.limits), ("requests", &self.requests)] {
             check_resources(resources.as_ref()).context(|| format!("validation failed: {kind}"))?;
         }
         let annotations = self.annotations.unwrap_or_default();
         Annotations::read(&annotations).context(|| "validation failed")?;
+        Rules::read(&labels, &annotations, &Default::default()).context(|| "validation failed")?;
         for name in &self.secrets {
             secrets::check_name(name).context(|| "validation failed")?;
         }
@@ -69,26 +69,6 @@ impl Deployment {
             read_only_root: self.readonlyrootfilesystem,
         })
     }
-}
-
-/// Labels with a meaning must have one. A bad scale factor makes the stock gateway answer 404 to every call.
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
-    for (label, range) in [
-        ("com.openfaas.scale.min", 0..=u32::MAX),
-        ("com.openfaas.scale.max", 1..=u32::MAX),
-        ("com.openfaas.scale.factor", 1..=100),
-    ] {
-        let Some(text) = labels.get(label) else { continue };
-        if !text.parse::<u32>().is_ok_and(|n| range.contains(&n)) {
-            let upto = if *range.end() == 100 { " up to 100" } else { "" };
-            return Err(Fault::invalid(format!(
-                "label {label} ({}) is invalid: a whole number from {}{upto}",
-                text.escape_debug(),
-                range.start()
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn check_resources(resources: Option<&Resources>) -> Result<()> {
@@ -163,7 +143,7 @@ pub fn status(function: &Function, usage: Option<Usage>, label: bool) -> Result<
         requests: spec.requests.as_ref(),
         read_only_root_filesystem: spec.read_only_root,
         invocation_count: function.invocations.load(std::sync::atomic::Ordering::Relaxed) as f64,
-        replicas: spec.replicas,
+        replicas: function.wanted(),
         available_replicas: function.available(),
         created_at: spec.created,
         usage: usage.map(|u| WireUsage { cpu: u.cpu_millis, total_memory_bytes: u.memory }),

@@ -53,18 +53,20 @@ async fn answer(shared: &Shared, alert: Alert) -> Result<()> {
         Fault::invalid("an alert without the label function_name; the rule must keep it: sum(...) by (function_name)")
     })?;
     let key = FunctionKey::parse(name, shared.provider.namespaces.default())?;
-    let spec = shared.provider.find(&key)?.deployed().spec.clone();
-    let label = |name: &str, otherwise| spec.labels.get(name).and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+    let function = shared.provider.find(&key)?;
+    let (deployed, now) = (function.deployed(), function.wanted());
+    let label =
+        |name: &str, otherwise| deployed.spec.labels.get(name).and_then(|n| n.parse().ok()).unwrap_or(otherwise);
     let range = Range {
         min: label("com.openfaas.scale.min", 1).max(1),
         max: label("com.openfaas.scale.max", MAX),
         factor: label("com.openfaas.scale.factor", FACTOR),
     };
-    let wanted = range.next(spec.replicas, alert.status == "firing");
-    if wanted == spec.replicas {
+    let wanted = range.next(now, alert.status == "firing");
+    if wanted == now {
         return Ok(());
     }
-    tracing::info!(function = %key, from = spec.replicas, to = wanted, "scaling as an alert asks for");
+    tracing::info!(function = %key, from = now, to = wanted, "scaling as an alert asks for");
     shared.provider.run(move |provider| provider.scale(&key, wanted)).await
 }
 

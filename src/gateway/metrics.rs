@@ -83,7 +83,7 @@ impl Metrics {
     pub fn render(&self, catalog: &Catalog) -> Vec<u8> {
         self.forget(catalog);
         for function in catalog.all() {
-            let wanted = i64::from(function.deployed().spec.replicas);
+            let wanted = i64::from(function.wanted());
             self.replicas.with_label_values(&[function.full_name()]).set(wanted);
         }
         let mut text = Vec::new();

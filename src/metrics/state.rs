@@ -36,7 +36,7 @@ fn of_functions<'a>(page: &mut Page, functions: impl Iterator<Item = &'a Functio
         f.ready().iter().map(|replica| replica.inflight()).sum::<usize>() as f64
     });
     family(Kind::Gauge, "faas_jails_function_replicas_wanted", "Replicas that the function should have.", &|f| {
-        f64::from(f.deployed().spec.replicas)
+        f64::from(f.wanted())
     });
     family(Kind::Gauge, "faas_jails_function_replicas_ready", "Replicas that take requests.", &|f| {
         f.available() as f64

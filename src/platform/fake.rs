@@ -24,6 +24,8 @@ pub struct Fake {
     books: Arc<Mutex<Books>>,
     /// Replicas ever started.
     pub starts: Arc<AtomicUsize>,
+    /// While set, no start succeeds.
+    pub refuses: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -128,7 +130,7 @@ impl Network for Fake {
 
 impl Sandbox for Fake {
     fn start(&self, plan: &Plan) -> Result<()> {
-        if plan.env.contains_key("FAIL_START") {
+        if plan.env.contains_key("FAIL_START") || self.refuses.load(Ordering::SeqCst) {
             return Err(Fault::invalid(format!("{} is not in the image", plan.argv[0])));
         }
         self.starts.fetch_add(1, Ordering::SeqCst);

@@ -1,12 +1,12 @@
 //! Taking charge at start: what runs and matches a spec file is adopted, everything else of this realm is swept.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Provider;
-use super::catalog::{Deployed, Function, Replica};
-use super::replica::{PORT, Record};
+use super::catalog::{Deployed, Function};
+use super::elastic::Rules;
+use super::replica::{RECORD, Record};
 use crate::fault::Result;
 use crate::files;
 use crate::function::ReplicaName;
@@ -20,6 +20,9 @@ impl Provider {
             self.platform.sandbox.list()?.into_iter().filter(|f| f.alive).map(|f| f.replica).collect();
         let (mut adopted, mut swept) = (0, 0);
         for name in self.replicas_anywhere()? {
+            if crate::job::is_running(&self.replica_dir(&name)) {
+                continue;
+            }
             match alive.contains(&name) && self.try_adopt(&name) {
                 true => adopted += 1,
                 false => {
@@ -33,8 +36,11 @@ impl Provider {
         let functions = self.catalog.all();
         tracing::info!(functions = functions.len(), adopted, swept, "took charge");
         for function in functions {
+            self.settle(&function);
             function.publish();
-            self.reconcile_soon(&function.key, std::time::Duration::ZERO);
+            if function.replicas().len() < function.wanted() as usize {
+                self.look_after(&function);
+            }
             self.make_ready(&function.key);
         }
         Ok(())
@@ -46,13 +52,30 @@ impl Provider {
             for file in files::names(&root.join(&namespace))? {
                 let path = root.join(&namespace).join(&file);
                 match files::read_json::<Deployed>(&path) {
-                    Ok(Some(deployed)) => self.catalog.insert(Function::new(deployed)),
+                    Ok(Some(deployed)) => self.catalog.insert(self.known(deployed)),
                     Ok(None) => {}
                     Err(fault) => tracing::error!(%fault, "this function is left out; mend or remove its file"),
                 }
             }
         }
         Ok(())
+    }
+
+    fn known(&self, deployed: Deployed) -> Arc<Function> {
+        let spec = &deployed.spec;
+        let rules = Rules::read(&spec.labels, &spec.annotations, &self.config.elastic).unwrap_or_else(|fault| {
+            tracing::error!(function = %spec.key, %fault, "its replicas stay as many as they are; deploy it again");
+            Rules::fixed(&self.config.elastic)
+        });
+        Function::new(deployed, rules)
+    }
+
+    /// Decides how many replicas a function should have, from what of it has been adopted.
+    fn settle(&self, function: &Function) {
+        let adopted = function.replicas().len() as u32;
+        // One that may be at zero waits there for a call.
+        let asked = if function.rules().zero.is_some() { 0 } else { function.deployed().spec.replicas };
+        function.want(asked.max(adopted));
     }
 
     /// Every replica of this realm of which there is anything: a process, a link, a root, a directory.
@@ -69,14 +92,17 @@ impl Provider {
 
     fn try_adopt(&self, name: &ReplicaName) -> bool {
         let Some(function) = self.catalog.get(name.function()) else { return false };
-        let record = files::read_json::<Record>(&self.replica_dir(name).join("replica.json"));
+        let record = files::read_json::<Record>(&self.replica_dir(name).join(RECORD));
         let Ok(Some(record)) = record else { return false };
         let spec = &function.deployed().spec;
-        let wanted = function.replicas().len() < spec.replicas as usize;
+        // One that was asked to be at zero may have been called since; load may have made more of others.
+        let rules = function.rules();
+        let most = if rules.load.is_some() { spec.replicas.max(rules.max) } else { spec.replicas.max(1) };
+        let wanted = function.replicas().len() < most as usize;
         if record.revision != spec.revision || !wanted || self.addresses().reserve(record.address, name).is_err() {
             return false;
         }
-        let replica = Arc::new(Replica::new(name.clone(), SocketAddr::new(record.address, PORT), record.revision));
+        let replica = self.replica(&function, &function.deployed(), name, record.address);
         if let Err(fault) = self.adopt_replica(&function, &replica) {
             tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");
             return false;

@@ -1,19 +1,19 @@
 //! The catalog: every function and its replicas, in memory, read without locks.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::elastic::{Line, Rules};
+use super::lease::{Lease, Refusal, Replica};
 use super::timing::Restarts;
-use crate::function::{FunctionKey, FunctionSpec, ReplicaName};
+use crate::function::{FunctionKey, FunctionSpec};
 use crate::image::Image;
-use crate::sandbox::Exit;
 
 /// What a function's spec file holds: the spec, and the image that its reference meant when it was deployed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,12 +75,37 @@ pub struct Function {
     pub invocations: AtomicU64,
     /// Replicas that ended unasked.
     pub restarts: Restarts,
-    pub(super) deployed: ArcSwap<Deployed>,
-    ready: ArcSwap<Vec<Arc<Replica>>>,
+    /// Requests that wait for a replica of it.
+    pub line: Arc<Line>,
+    deployed: ArcSwap<Deployed>,
+    rules: ArcSwap<Rules>,
+    wanted: AtomicU32,
+    shown: ArcSwap<Shown>,
     turn: AtomicUsize,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// A request is having it started.
     pub(super) activating: AtomicBool,
+    /// How many are changing its replicas just now, or are about to.
+    busy: AtomicUsize,
+}
+
+/// Somebody changes a function's replicas: until this is dropped, requests wait rather than be turned away.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Function>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+        self.0.publish();
+    }
+}
+
+/// What the invoke path sees of a function's replicas.
+#[derive(Debug, Default)]
+struct Shown {
+    ready: Vec<Arc<Replica>>,
+    frozen: Vec<Arc<Replica>>,
 }
 
 /// What supervision knows of a function.
@@ -98,113 +123,42 @@ pub(super) struct State {
     pub scheduled: bool,
 }
 
-/// One running copy of a function.
-#[derive(Debug)]
-pub struct Replica {
-    /// Its name.
-    pub name: ReplicaName,
-    /// Unlike its address, never used again in this process.
-    pub serial: u64,
-    /// Where it serves.
-    pub address: SocketAddr,
-    /// Which revision of the spec it runs.
-    pub revision: u64,
-    /// When it was started or adopted.
-    pub since: Instant,
-    /// Requests it is serving.
-    inflight: AtomicUsize,
-    retired: AtomicBool,
-    ready: AtomicBool,
-    exit: OnceLock<Exit>,
-    pub(super) cpu: Mutex<(Instant, Duration)>,
-}
-
-impl Replica {
-    pub(super) fn new(name: ReplicaName, address: SocketAddr, revision: u64) -> Self {
-        static SERIALS: AtomicU64 = AtomicU64::new(0);
-        Self {
-            name,
-            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
-            address,
-            revision,
-            since: Instant::now(),
-            inflight: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
-            exit: OnceLock::new(),
-            cpu: Mutex::new((Instant::now(), Duration::ZERO)),
-        }
-    }
-
-    /// Whether it takes requests.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && self.exit.get().is_none() && !self.retired.load(Ordering::Acquire)
-    }
-
-    /// How it ended, if it has.
-    pub fn exit(&self) -> Option<Exit> {
-        self.exit.get().copied()
-    }
-
-    /// Requests it is serving.
-    pub fn inflight(&self) -> usize {
-        self.inflight.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_exit(&self, exit: Exit) {
-        let _ = self.exit.set(exit);
-    }
-
-    pub(super) fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
-    }
-
-    /// No new request gets it from now on.
-    pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::SeqCst);
-    }
-}
-
-/// A replica held for one request. Dropping it gives it back.
-#[derive(Debug)]
-pub struct Lease(Arc<Replica>);
-
-impl Lease {
-    fn take(replica: &Arc<Replica>) -> Option<Self> {
-        replica.inflight.fetch_add(1, Ordering::SeqCst);
-        let lease = Self(Arc::clone(replica));
-        // Counted first, asked second: whoever retires it afterwards waits for this request.
-        (!replica.retired.load(Ordering::SeqCst)).then_some(lease)
-    }
-}
-
-impl std::ops::Deref for Lease {
-    type Target = Replica;
-    fn deref(&self) -> &Replica {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.inflight.fetch_sub(1, Ordering::SeqCst);
+impl State {
+    /// How long no start is due.
+    pub fn backoff(&self) -> Duration {
+        self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 }
 
 impl Function {
-    pub(super) fn new(deployed: Deployed) -> Arc<Self> {
+    pub(super) fn new(deployed: Deployed, rules: Rules) -> Arc<Self> {
         Arc::new(Self {
             key: deployed.spec.key.clone(),
             full: deployed.spec.key.to_string(),
             invocations: AtomicU64::new(0),
             restarts: Restarts::default(),
+            line: Arc::default(),
+            wanted: AtomicU32::new(deployed.spec.replicas),
             deployed: ArcSwap::from_pointee(deployed),
-            ready: ArcSwap::default(),
+            rules: ArcSwap::from_pointee(rules),
+            shown: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             activating: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
         })
+    }
+
+    /// Says that its replicas are being changed.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether its replicas are being changed.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) > 0
     }
 
     /// Its name with its namespace, `name.namespace`.
@@ -217,30 +171,59 @@ impl Function {
         self.deployed.load_full()
     }
 
-    /// How many replicas take requests.
+    /// What its labels and annotations say about its replicas.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Puts another version in place.
+    pub(super) fn install(&self, deployed: Deployed, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.deployed.store(Arc::new(deployed));
+    }
+
+    /// How many replicas it should have now: what was asked for, and what calls and load have made of it.
+    pub fn wanted(&self) -> u32 {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// Changes that, and gives the number before. Whoever does it holds the function's lock.
+    pub(super) fn want(&self, replicas: u32) -> u32 {
+        self.wanted.swap(replicas, Ordering::SeqCst)
+    }
+
+    /// How many replicas take requests, or will at once: frozen ones do when a request comes.
     pub fn available(&self) -> usize {
-        self.ready.load().len()
+        let shown = self.shown.load();
+        shown.ready.len() + shown.frozen.len()
     }
 
-    /// Its replicas that take requests.
-    pub fn ready(&self) -> Arc<Vec<Arc<Replica>>> {
-        self.ready.load_full()
+    /// Its replicas that take requests now.
+    pub fn ready(&self) -> Vec<Arc<Replica>> {
+        self.shown.load().ready.clone()
     }
 
-    /// The replica with the fewest requests, but not `except`.
-    pub fn pick(&self, except: Option<&Replica>) -> Option<Lease> {
-        // A replica that retires between being seen and being taken makes one more round; there are as many
-        // rounds as replicas at most, since none comes back.
+    /// Its replicas that are stopped in place.
+    pub fn frozen(&self) -> Vec<Arc<Replica>> {
+        self.shown.load().frozen.clone()
+    }
+
+    /// The replica with the fewest requests, if it may have one more.
+    pub fn pick(&self) -> Option<Lease> {
+        // A replica that closes between being seen and being taken makes one more round, without it.
         loop {
-            let ready = self.ready.load();
+            let shown = self.shown.load();
+            let ready = &shown.ready;
             let from = if ready.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % ready.len() } else { 0 };
             let turned = ready[from..].iter().chain(&ready[..from]);
-            let allowed = turned.filter(|r| except.is_none_or(|e| e.name != r.name));
-            let least = allowed.min_by_key(|r| r.inflight.load(Ordering::Relaxed))?;
-            if let Some(lease) = Lease::take(least) {
-                return Some(lease);
+            let least = turned.min_by_key(|replica| replica.inflight())?;
+            match Lease::take(least) {
+                Ok(lease) => return Some(lease),
+                Err(Refusal::Closed) => self.publish(),
+                // Full, and just now the least busy: another may have ended a request since.
+                Err(Refusal::Full) if ready.iter().any(|replica| replica.free() > 0) => {}
+                Err(Refusal::Full) => return None,
             }
-            self.publish();
         }
     }
 
@@ -248,12 +231,18 @@ impl Function {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows the invoke path which replicas are ready, and wakes whoever waits for a change.
+    /// Shows the invoke path which replicas there are, and wakes whoever waits for a change.
     pub(super) fn publish(&self) {
         let state = self.state();
-        self.ready.store(Arc::new(state.replicas.iter().filter(|r| r.is_ready()).cloned().collect()));
+        let those = |which: fn(&Replica) -> bool| state.replicas.iter().filter(|r| which(r)).cloned().collect();
+        let shown = Shown { ready: those(Replica::is_ready), frozen: those(Replica::is_frozen) };
+        let free = shown.ready.iter().map(|replica| replica.free()).fold(0, usize::saturating_add);
+        // Without any, everybody who waits is to find out why.
+        let served = if shown.ready.is_empty() { usize::MAX } else { free };
+        self.shown.store(Arc::new(shown));
         drop(state);
         self.changed.send_replace(());
+        self.line.ring(served);
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::catalog::{Deployed, Function, Replica};
+use super::catalog::{Deployed, Function};
+use super::elastic::Rules;
+use super::lease::Replica;
 use super::{Annotations, Provider, replica};
 use crate::fault::{Fault, Kind, Result};
 use crate::files;
 use crate::function::{FunctionKey, FunctionSpec, Resources};
 use crate::image::{Image, Reference};
-
-/// Label: how many replicas a deploy starts.
-pub const SCALE_MIN: &str = "com.openfaas.scale.min";
 
 /// What a user asks for, checked; the rest of a [`FunctionSpec`] is the provider's.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,11 +42,6 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The replicas that its labels ask for at least.
-    fn minimum(&self) -> Option<u32> {
-        self.labels.get(SCALE_MIN)?.parse().ok().filter(|n| *n > 0)
-    }
-
     fn into_spec(self, replicas: u32, created: jiff::Timestamp, revision: u64) -> FunctionSpec {
         FunctionSpec {
             key: self.key,
@@ -81,9 +76,10 @@ impl Provider {
             ));
         }
         let image = self.image_for(&desired)?;
-        let replicas = desired.minimum().unwrap_or(1);
+        let rules = Rules::read(&desired.labels, &desired.annotations, &self.config.elastic)?;
+        let replicas = rules.deployed(&desired.labels, None);
         let spec = desired.into_spec(replicas, jiff::Timestamp::now(), 1);
-        let function = Function::new(Deployed { spec, image });
+        let function = Function::new(Deployed { spec, image }, rules);
         let deployed = function.deployed();
         let (started, failed) = self.start_many(&function, &deployed, replicas as usize);
         let ready = match failed {
@@ -98,9 +94,9 @@ impl Provider {
         }
         function.state().replicas = started;
         function.publish();
-        self.catalog.insert(function);
+        self.catalog.insert(Arc::clone(&function));
         // One that ended between being looked at and being listed.
-        self.reconcile_soon(&key, std::time::Duration::ZERO);
+        self.look_after(&function);
         tracing::info!(function = %key, image = %deployed.spec.image, replicas, "deployed");
         Ok(())
     }
@@ -114,7 +110,8 @@ impl Provider {
         let function = self.find(&key)?;
         let image = self.image_for(&desired)?;
         let old = function.deployed();
-        let replicas = desired.minimum().unwrap_or(old.spec.replicas);
+        let rules = Rules::read(&desired.labels, &desired.annotations, &self.config.elastic)?;
+        let replicas = rules.deployed(&desired.labels, Some(function.wanted()));
         let spec = desired.into_spec(replicas, old.spec.created, old.spec.revision + 1);
         let deployed = Deployed { spec, image };
         let (started, failed) = self.start_many(&function, &deployed, replicas as usize);
@@ -135,7 +132,8 @@ impl Provider {
             let undone = self.discard_all(&started);
             return Err(fault.within(format!("{key} is not updated, its previous version stays")).and_cleanup(undone));
         }
-        function.deployed.store(Arc::new(deployed));
+        function.install(deployed, rules);
+        function.want(replicas);
         let replaced = {
             let mut state = function.state();
             state.failures = 0;
@@ -143,32 +141,18 @@ impl Provider {
             state.last_failure = None;
             std::mem::replace(&mut state.replicas, started)
         };
-        self.take_out(&function, &old, replaced);
-        self.reconcile_soon(&key, std::time::Duration::ZERO);
+        self.take_out(&function, &old, replaced, self.config.read_timeout);
+        self.look_after(&function);
         tracing::info!(function = %key, image = %old.spec.image, replicas, "updated");
         Ok(())
     }
 
-    /// Sets how many replicas there are. Returns when those that were missing are ready, or after `deploy_wait`.
+    /// Sets how many replicas there are, as a person asked. Returns when those that were missing are ready, or after
+    /// `deploy_wait`.
     pub fn scale(&self, key: &FunctionKey, replicas: u32) -> Result<()> {
         let lock = self.locks.of(key);
         let _held = lock.hold();
-        self.scale_held(key, replicas)
-    }
-
-    /// Starts a function that is at zero.
-    pub(super) fn wake(&self, key: &FunctionKey) -> Result<()> {
-        let lock = self.locks.of(key);
-        let _held = lock.hold();
-        match self.find(key)?.deployed().spec.replicas {
-            0 => self.scale_held(key, 1),
-            _ => Ok(()),
-        }
-    }
-
-    fn scale_held(&self, key: &FunctionKey, replicas: u32) -> Result<()> {
         let function = self.find(key)?;
-        let old = function.deployed();
         let room = self.addresses().capacity();
         if u128::from(replicas) > room {
             return Err(Fault::invalid(format!(
@@ -176,25 +160,39 @@ impl Provider {
                 self.config.network.subnet
             )));
         }
-        let mut deployed = Deployed::clone(&old);
+        let _busy = function.busy();
+        // No waiting for a backoff to end.
+        function.state().not_before = None;
+        let before = function.want(replicas);
+        let started = self.start_missing(&function);
+        // After the start, so that what comes up meanwhile does not wait for the disk.
+        let mut deployed = Deployed::clone(&function.deployed());
         deployed.spec.replicas = replicas;
-        files::replace_json(&self.spec_path(key), &deployed)?;
-        function.deployed.store(Arc::new(deployed));
-        let surplus = {
-            let mut state = function.state();
-            // A person asked: no waiting for a backoff to end.
-            state.not_before = None;
-            // Those that serve stay; of them, those with the fewest requests go first.
-            state.replicas.sort_by_key(|r| (!r.is_ready(), std::cmp::Reverse(r.inflight())));
-            let keep = (replicas as usize).min(state.replicas.len());
-            state.replicas.split_off(keep)
-        };
-        self.take_out(&function, &old, surplus);
-        self.start_missing(&function)?;
+        if let Err(fault) = files::replace_json(&self.spec_path(key), &deployed) {
+            function.want(before);
+            self.drop_surplus(&function, self.config.read_timeout);
+            return Err(fault);
+        }
+        function.install(deployed, Rules::clone(&function.rules()));
+        self.drop_surplus(&function, self.config.read_timeout);
+        started?;
         let all = function.replicas();
         self.wait_ready(&function, &all, all.len(), self.config.deploy_wait)?;
         tracing::info!(function = %key, replicas, "scaled");
         Ok(())
+    }
+
+    /// Takes out the replicas that are too many; each has `drain` to end its requests. The caller holds the
+    /// function's lock.
+    pub(super) fn drop_surplus(&self, function: &Arc<Function>, drain: Duration) {
+        let surplus = {
+            let mut state = function.state();
+            // Those that serve stay; of them, those with the fewest requests go first.
+            state.replicas.sort_by_key(|r| (!r.is_ready(), std::cmp::Reverse(r.inflight())));
+            let keep = (function.wanted() as usize).min(state.replicas.len());
+            state.replicas.split_off(keep)
+        };
+        self.take_out(function, &function.deployed(), surplus, drain);
     }
 
     /// Removes a function. Its replicas finish their requests in the background; its name is free at once.
@@ -205,7 +203,7 @@ impl Provider {
         files::remove(&self.spec_path(key))?;
         self.catalog.remove(key);
         let replicas = std::mem::take(&mut function.state().replicas);
-        self.take_out(&function, &function.deployed(), replicas);
+        self.take_out(&function, &function.deployed(), replicas, self.config.read_timeout);
         self.make_ready(key);
         self.logs.forget(key)?;
         tracing::info!(function = %key, "deleted");
@@ -213,12 +211,12 @@ impl Provider {
     }
 
     /// Retires replicas that have been taken out of the state.
-    fn take_out(&self, function: &Function, deployed: &Deployed, replicas: Vec<Arc<Replica>>) {
+    fn take_out(&self, function: &Function, deployed: &Deployed, replicas: Vec<Arc<Replica>>, drain: Duration) {
         // Published first: from then on no request is given to them.
         function.publish();
         let grace = self.grace(deployed);
         for replica in replicas {
-            self.retire(replica, grace);
+            self.retire(replica, drain, grace);
         }
     }
 

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Invariants:
-//! - The spec file of a function is written before its effects are visible, and in one step. What runs and
-//!   doesn't match a spec file is swept at the next start ([`adopt`]).
+//! - The spec file of a function says what a person asked for, and is written in one step: after new replicas have
+//!   started, so that no call waits for the disk, and before old ones go. How many replicas calls and load have made
+//!   of that is in no file ([`elastic`]). What runs and doesn't match a spec file is swept at the next start ([`adopt`]).
 //! - Whoever changes a function holds its key lock ([`locks`]); the invoke path holds none, ever.
 //! - [`Provider::discard`] is the only way a replica goes. It tries every step and can be repeated.
 
@@ -38,6 +39,8 @@ mod adopt;
 mod annotations;
 mod catalog;
 mod deploy;
+mod elastic;
+mod lease;
 mod locks;
 mod namespaces;
 mod ready;
@@ -47,9 +50,12 @@ mod supervise;
 mod tests;
 mod timing;
 
+pub use activate::Unserved;
 pub use annotations::{Annotations, Retry};
-pub use catalog::{Catalog, Deployed, Function, Lease, Replica};
+pub use catalog::{Catalog, Deployed, Function};
 pub use deploy::Desired;
+pub use elastic::{Rules, Settings as ElasticSettings};
+pub use lease::{Gate, Lease, Replica};
 pub use namespaces::{NamespaceSpec, Namespaces};
 pub use replica::{Usage, environment};
 
@@ -101,7 +107,7 @@ impl Provider {
             addresses: Mutex::new(pool),
             locks: locks::KeyLocks::default(),
             ready: ready::Ready::default(),
-            starts: tokio::sync::Semaphore::new(2 * std::thread::available_parallelism().map_or(2, usize::from)),
+            starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
             timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Deployed, Function, Replica};
+use super::catalog::{Deployed, Function};
+use super::lease::Replica;
 use super::timing::Cause;
-use super::{Annotations, Provider, supervise};
+use super::{Annotations, Provider, Rules, supervise};
 use crate::fault::{Context, Fault, Result};
 use crate::files;
 use crate::function::{Quantity, ReplicaName};
@@ -25,6 +26,9 @@ pub const PORT: u16 = 8080;
 
 /// The PATH of an image that sets none; Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The file with a replica's [`Record`]. A replica that is being retired has none.
+pub(super) const RECORD: &str = "replica.json";
 
 /// What is written down of a replica, so that the next daemon can adopt it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +87,7 @@ impl Provider {
         let address = self.addresses().take(name)?;
         // Only a replica that lives is adopted, and none outlives the machine.
         let record = Record { address, revision: spec.revision };
-        files::replace_json_until_reboot(&dir.join("replica.json"), &record)?;
+        files::replace_json_until_reboot(&dir.join(RECORD), &record)?;
         let secrets = dir.join("secrets");
         if !spec.secrets.is_empty() {
             self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
@@ -113,16 +117,35 @@ impl Provider {
             secrets: (!spec.secrets.is_empty()).then_some(secrets),
             files: self.network_files(address, spec.key.name.as_str()),
             limits,
+            mounts: Vec::new(),
+            input: None,
             output: output.into(),
+            errors: None,
             run_dir: self.run_dir(name),
         };
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;
         self.platform.sandbox.start(&plan)?;
         start.done("sandbox");
-        let replica = Arc::new(Replica::new(name.clone(), SocketAddr::new(address, PORT), spec.revision));
+        let replica = self.replica(function, deployed, name, address);
         self.watch(function, &replica)?;
         self.probe_until_ready(function, &replica, deployed, Some(start));
         Ok(replica)
+    }
+
+    /// A replica of that version of the function, as the invoke path will see it.
+    pub(super) fn replica(
+        &self,
+        function: &Function,
+        deployed: &Deployed,
+        name: &ReplicaName,
+        address: IpAddr,
+    ) -> Arc<Replica> {
+        let Deployed { spec, .. } = deployed;
+        // Checked at the deploy; the function's own rules may be those of another version.
+        let rules = Rules::read(&spec.labels, &spec.annotations, &self.config.elastic);
+        let room = rules.map_or(usize::MAX, |rules| rules.max_inflight);
+        let line = Arc::clone(&function.line);
+        Arc::new(Replica::new(name.clone(), SocketAddr::new(address, PORT), spec.revision, room, line))
     }
 
     fn limits(&self, deployed: &Deployed) -> Result<Limits> {
@@ -168,13 +191,16 @@ impl Provider {
         Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other))).within(format!("cannot remove {name}")))
     }
 
-    /// Lets a replica finish its requests, asks it to end, and removes it, in the background. The caller has
-    /// taken it out of its function's state and published that.
-    pub(super) fn retire(&self, replica: Arc<Replica>, grace: Duration) {
+    /// Lets a replica finish its requests for as long as `drain`, asks it to end, and removes it after `grace`, in
+    /// the background. The caller has taken it out of its function's state and published that.
+    pub(super) fn retire(&self, replica: Arc<Replica>, drain: Duration, grace: Duration) {
         let provider = self.me();
         replica.retire();
+        // Should this daemon die now, the next one must not take it for a replica that is wanted.
+        if let Err(fault) = files::remove(&self.replica_dir(&replica.name).join(RECORD)) {
+            tracing::warn!(replica = %replica.name, %fault, "cannot mark a replica as retired");
+        }
         self.retiring.fetch_add(1, Ordering::Relaxed);
-        let drain = self.config.read_timeout;
         self.background.spawn(async move {
             wait_until(drain, || replica.inflight() == 0 || replica.exit().is_some()).await;
             let name = replica.name.clone();
@@ -278,9 +304,9 @@ fn name_servers(configured: &[IpAddr]) -> Vec<IpAddr> {
 
 /// Waits until `done`, or until `at_most` has passed.
 async fn wait_until(at_most: Duration, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + at_most;
+    let begun = Instant::now();
     let mut pause = Duration::from_millis(2);
-    while !done() && Instant::now() < deadline {
+    while !done() && begun.elapsed() < at_most {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }

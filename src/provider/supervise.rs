@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Provider;
-use super::catalog::{Deployed, Function, Replica};
+use super::catalog::{Deployed, Function, State};
+use super::lease::Replica;
 use super::timing::Start;
 use crate::fault::{Fault, Kind, Result};
 use crate::function::FunctionKey;
@@ -37,51 +38,58 @@ pub(super) fn exited(provider: &Weak<Provider>, function: &Arc<Function>, replic
     let Some(provider) = provider.upgrade() else { return };
     provider.logs.note(&replica.name, &format!("replica {} {exit}", replica.name.id()));
     tracing::info!(replica = %replica.name, %exit, "a replica ended");
+    // Before it counts as ended: whoever waits is not turned away until the function has been looked after.
+    let busy = function.busy();
     replica.set_exit(exit);
     function.publish();
     // One that is being retired is in no state; reconciling then finds nothing to do.
-    provider.reconcile_soon(&function.key, Duration::ZERO);
+    provider.look_after(function);
+    drop(busy);
 }
 
 impl Provider {
+    /// Reconciles a function in the background, now.
+    pub(super) fn look_after(&self, function: &Arc<Function>) {
+        let (provider, key, busy) = (self.me(), function.key.clone(), function.busy());
+        self.background.spawn_blocking(move || {
+            provider.reconcile(&key);
+            drop(busy);
+        });
+    }
+
     /// Reconciles a function in the background, after `delay`.
-    pub(super) fn reconcile_soon(&self, key: &FunctionKey, delay: Duration) {
+    fn reconcile_soon(&self, key: &FunctionKey, delay: Duration) {
         let (provider, key) = (self.me(), key.clone());
         self.background.spawn(async move {
             tokio::time::sleep(delay).await;
-            let result = provider.run(move |p| p.reconcile(&key)).await;
-            if let Err(fault) = result {
-                tracing::error!(%fault, "cannot bring a function to what is wanted");
-            }
+            tokio::task::spawn_blocking(move || provider.reconcile(&key));
         });
     }
 
     /// Removes what ended and starts what is missing, unless it is too soon.
-    pub(super) fn reconcile(&self, key: &FunctionKey) -> Result<()> {
+    pub(super) fn reconcile(&self, key: &FunctionKey) {
         let lock = self.locks.of(key);
         let _held = lock.hold();
         if self.stopping.load(Ordering::SeqCst) {
-            return Ok(());
+            return;
         }
-        let Some(function) = self.catalog.get(key) else { return Ok(()) };
+        let Some(function) = self.catalog.get(key) else { return };
+        let _busy = function.busy();
         self.bury(&function);
-        let deployed = function.deployed();
         let wait = {
             let mut state = function.state();
             state.scheduled = false;
-            let missing = (deployed.spec.replicas as usize).saturating_sub(state.replicas.len());
-            if missing == 0 {
-                return Ok(());
-            }
-            state.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+            let missing = (function.wanted() as usize).saturating_sub(state.replicas.len());
+            (missing > 0).then(|| state.backoff())
         };
-        if wait.is_zero() {
-            // Failures are remembered in the state, which sets the next try.
-            let _ = self.start_missing(&function);
-        } else {
-            self.try_again(&function, wait);
+        match wait {
+            None => {}
+            Some(Duration::ZERO) => {
+                // Failures are remembered in the state, which sets the next try.
+                let _ = self.start_missing(&function);
+            }
+            Some(wait) => self.try_again(&function, wait),
         }
-        Ok(())
     }
 
     fn try_again(&self, function: &Function, wait: Duration) {
@@ -114,12 +122,14 @@ impl Provider {
     /// Starts as many replicas as are missing, side by side. The caller holds the function's lock.
     pub(super) fn start_missing(&self, function: &Arc<Function>) -> Result<()> {
         let deployed = function.deployed();
-        let missing = (deployed.spec.replicas as usize).saturating_sub(function.state().replicas.len());
+        let missing = (function.wanted() as usize).saturating_sub(function.state().replicas.len());
+        if missing == 0 {
+            return Ok(());
+        }
         let (started, failed) = self.start_many(function, &deployed, missing);
         function.state().replicas.extend(started);
         function.publish();
         let Some(fault) = failed else {
-            function.state().last_failure = None;
             return Ok(());
         };
         tracing::error!(function = %function.key, %fault, "a replica did not start");
@@ -147,7 +157,7 @@ impl Provider {
             Ok(replica) => started.push(replica),
             Err(fault) => failed = failed.take().or(Some(fault)),
         };
-        let at_once = 2 * std::thread::available_parallelism().map_or(2, usize::from);
+        let at_once = self.config.elastic.starts.max(1);
         let mut left = count;
         while left > 0 {
             let batch = left.min(at_once);
@@ -210,6 +220,7 @@ impl Provider {
             while replica.exit().is_none() {
                 if is_ready(replica.address, path.as_deref()).await {
                     replica.set_ready();
+                    function.state().last_failure = None;
                     function.publish();
                     start.take().into_iter().for_each(Start::ready);
                     return;
@@ -234,8 +245,9 @@ impl Provider {
     }
 }
 
-fn note_failure(state: &mut super::catalog::State, lived: bool, why: String) {
-    state.failures = if lived { 1 } else { state.failures.saturating_add(1) };
+/// One that had lived is replaced at once; those that fail to start are waited for, longer and longer.
+fn note_failure(state: &mut State, lived: bool, why: String) {
+    state.failures = if lived { 0 } else { state.failures.saturating_add(1) };
     state.not_before = Some(Instant::now() + backoff(state.failures));
     state.last_failure = Some(why);
 }

@@ -135,8 +135,8 @@ fn a_function_that_never_listens_is_deployed_with_nobody_available() {
     provider.create(desired("f", &[("NEVER_LISTEN", "1")])).unwrap();
     let function = provider.find(&desired("f", &[]).key).unwrap();
     assert_eq!((function.available(), function.replicas().len()), (0, 1));
-    let lease = world.runtime.block_on(provider.lease(&function, None));
-    assert_eq!(lease.unwrap_err().kind(), Kind::Exhausted);
+    let lease = world.runtime.block_on(provider.lease(&function));
+    assert!(matches!(lease, Err(Unserved::Nobody { .. })), "{lease:?}");
     let log = || provider.logs.reader(&function.key, None).next(crate::logs::Last::WithPartial).unwrap();
     eventually("the note in the log", || log().iter().any(|l| l.text.contains("does not accept connections")));
 }
@@ -187,7 +187,7 @@ fn a_hundred_requests_at_zero_cause_one_start() {
     provider.scale(&key, 0).unwrap();
     let before = world.fake.starts.load(Ordering::SeqCst);
     world.runtime.block_on(async {
-        let leases = (0..100).map(|_| provider.lease(&function, None));
+        let leases = (0..100).map(|_| provider.lease(&function));
         for lease in futures_util::future::join_all(leases).await {
             lease.unwrap();
         }
@@ -200,16 +200,14 @@ fn the_least_busy_replica_is_picked_and_a_retired_one_never() {
     let world = World::new();
     let provider = world.provider();
     let mut three = desired("f", &[]);
-    three.labels.insert(deploy::SCALE_MIN.into(), "3".into());
+    three.labels.insert("com.openfaas.scale.min".into(), "3".into());
     provider.create(three).unwrap();
     let function = provider.find(&desired("f", &[]).key).unwrap();
-    let leases: Vec<Lease> = (0..6).map(|_| function.pick(None).unwrap()).collect();
+    let leases: Vec<_> = (0..6).map(|_| function.pick().unwrap()).collect();
     assert!(function.ready().iter().all(|r| r.inflight() == 2));
-    let busy = leases[0].name.clone();
-    assert!((0..9).all(|_| function.pick(Some(&leases[0])).unwrap().name != busy));
     provider.scale(&function.key, 1).unwrap();
     let stays = function.ready()[0].name.clone();
-    assert!((0..9).all(|_| function.pick(None).unwrap().name == stays));
+    assert!((0..9).all(|_| function.pick().unwrap().name == stays));
     assert_eq!(world.fake.left().2, 3, "the others still have requests");
     drop(leases);
     eventually("the end of the drained ones", || world.fake.left() == (1, 1, 1));
@@ -278,3 +276,5 @@ fn a_root_lies_ready_for_the_next_replica_and_goes_with_the_function() {
     provider.stop_all().unwrap();
     assert_eq!(world.fake.left(), (0, 0, 0));
 }
+
+mod elastic;

@@ -73,8 +73,9 @@ thread_local! {
 
 /// An idle connection to a replica, or a new one.
 pub async fn connect(replica: &Replica) -> std::io::Result<Connection> {
+    let serial = replica.serial();
     let idle = POOL.with_borrow_mut(|pool| {
-        let waiting = pool.idle.get_mut(&replica.serial)?;
+        let waiting = pool.idle.get_mut(&serial)?;
         // The youngest first; what is found unusable on the way is closed.
         std::iter::from_fn(|| waiting.pop()).find(Idle::is_usable)
     });
@@ -86,12 +87,13 @@ pub async fn connect(replica: &Replica) -> std::io::Result<Connection> {
 
 /// A new connection to a replica.
 pub async fn fresh(replica: &Replica) -> std::io::Result<Connection> {
+    let serial = replica.serial();
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(replica.address))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
     stream.set_nodelay(true)?;
     let host = replica.address.to_string().into();
-    Ok(Connection { replica: replica.serial, host, reused: false, stream: Rc::new(stream), buffer: BytesMut::new() })
+    Ok(Connection { replica: serial, host, reused: false, stream: Rc::new(stream), buffer: BytesMut::new() })
 }
 
 impl Connection {

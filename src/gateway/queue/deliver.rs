@@ -13,9 +13,9 @@ use super::retry::Policy;
 use super::{Target, Ticket, callback, log};
 use crate::api::upstream::{self, Outgoing, RequestBody};
 use crate::api::{Shared, headers};
-use crate::fault::{Kind, Result};
+use crate::fault::Result;
 use crate::gateway::Gateway;
-use crate::provider::{Annotations, Function};
+use crate::provider::{Annotations, Function, Unserved};
 
 /// An answer, or what stands for it when there was none.
 struct Answer {
@@ -84,10 +84,11 @@ async fn attempt(gateway: &Gateway, shared: &Shared, call: &Call, body: Vec<u8>)
 /// A connection of its own for each call: one that is kept may have been closed by the function, and then whether
 /// the call was made would be unknown.
 async fn exchange(shared: &Shared, function: &Arc<Function>, call: &Call, body: Vec<u8>, keep: usize) -> Answer {
-    let lease = match shared.provider.lease(function, None).await {
+    let lease = match shared.provider.lease(function).await {
         Ok(lease) => lease,
-        Err(fault) if fault.kind() == Kind::NotFound => return Answer::own(404, fault.to_string()),
-        Err(fault) => return Answer::own(503, fault.to_string()),
+        Err(Unserved::Gone(fault)) => return Answer::own(404, fault.to_string()),
+        Err(Unserved::Full(fault)) => return Answer::own(429, fault.to_string()),
+        Err(Unserved::Nobody { fault, .. }) => return Answer::own(503, fault.to_string()),
     };
     let broken = |why: String| {
         tracing::warn!(function = %function.key, why, "a replica cannot be reached");

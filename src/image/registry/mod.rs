@@ -32,7 +32,7 @@ mod http_client;
 
 pub use blob::BlobReader;
 pub use credentials::{Credentials, Login};
-pub use http_client::{Http, roots as trusted_roots};
+pub use http_client::{Http, bundle, roots as trusted_roots};
 
 use challenge::Challenge;
 use http_client::{Origin, encode, is_loopback, is_passing, retry_after};

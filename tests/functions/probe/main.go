@@ -36,10 +36,6 @@ func main() {
 		time.Sleep(time.Hour)
 		return
 	}
-	listener, err := net.Listen("tcp", ":8080")
-	if err != nil {
-		log.Fatal(err)
-	}
 	if os.Getenv("METRICS") == "1" { // as watchdogs do
 		go func() { log.Fatal(http.ListenAndServe(":8081", http.HandlerFunc(watchdogMetrics))) }()
 	}
@@ -47,7 +43,32 @@ func main() {
 	started = time.Now()
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.
 	idle := time.Duration(atoi(os.Getenv("IDLE_TIMEOUT_MS"), 0)) * time.Millisecond
-	log.Fatal((&http.Server{Handler: routes(), IdleTimeout: idle}).Serve(listener))
+	for {
+		listener, err := net.Listen("tcp", ":8080")
+		if err != nil {
+			log.Fatal(err)
+		}
+		server := &http.Server{Handler: routes(), IdleTimeout: idle}
+		away := make(chan time.Duration, 1)
+		go func() {
+			pause := <-deaf
+			away <- pause
+			time.Sleep(20 * time.Millisecond) // the answer to /deaf is on its way
+			server.Close()
+		}()
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+		time.Sleep(<-away)
+	}
+}
+
+// deaf is told to close the listener and every connection for so long.
+var deaf = make(chan time.Duration)
+
+func goDeaf(w http.ResponseWriter, r *http.Request) {
+	deaf <- time.Duration(arg(r, "ms", 0)) * time.Millisecond
+	fmt.Fprintln(w, "for a while")
 }
 
 // started is when the listener was there.
@@ -95,6 +116,7 @@ func routes() http.Handler {
 		"/redirect": redirect,
 		"/garbage":  garbage,
 		"/hang":     hang,
+		"/deaf":     goDeaf,
 		"/close":    reset,
 		"/partial":  partial,
 		"/notype":   noType,

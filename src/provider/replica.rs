@@ -145,11 +145,14 @@ impl Provider {
     fn limits(&self, deployed: &Deployed) -> Result<Limits> {
         let limits = deployed.spec.limits.as_ref();
         let read = |text: Option<&String>| text.map(|t| t.parse::<Quantity>()).transpose();
+        let Annotations { io, cpus, .. } = Annotations::read(&deployed.spec.annotations)?;
         Ok(Limits {
             memory: read(limits.and_then(|l| l.memory.as_ref()))?.map(Quantity::units),
             cpu_millis: read(limits.and_then(|l| l.cpu.as_ref()))?.map(Quantity::millis),
             pids: Some(self.config.limits.pids),
             open_files: Some(self.config.limits.open_files),
+            io,
+            cpus,
         })
     }
 

@@ -65,6 +65,13 @@ impl JailSandbox {
     /// Asks the kernel what it knows, makes the devfs ruleset and starts the thread that waits for exits.
     pub fn open(settings: Settings) -> Result<Self> {
         devfs::setup()?;
+        if !rctl::enabled() {
+            let effect = match settings.uncounted {
+                Uncounted::Refuse => "functions with limits are refused",
+                Uncounted::Warn => "functions run without their limits",
+            };
+            tracing::warn!("this host does not count resources, so {effect}; {}", rctl::REMEDY);
+        }
         let lent = lent::Lent::new(&settings.run_root);
         lent.sweep()?;
         Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))?, lent })

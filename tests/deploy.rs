@@ -93,3 +93,28 @@ fn the_port_installs_files_that_are_here() {
     }
     assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
 }
+
+/// Every claim has its line, and every test that a line names is there.
+#[test]
+fn the_claims_are_all_there_and_so_are_their_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/claims.md")).unwrap();
+    let claims = (1..=12).map(|n| format!("J{n}")).chain((1..=13).map(|n| format!("Z{n}")));
+    let mut named = 0;
+    for claim in claims {
+        let start = format!("| {claim} |");
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&start)).collect();
+        assert_eq!(lines.len(), 1, "{claim}");
+        let shown = lines[0].rsplit('|').nth(1).unwrap();
+        for test in shown.split('`').filter(|part| part.contains("::")) {
+            let (binary, path) = test.split_once(' ').unwrap();
+            let (module, function) = path.split_once("::").unwrap();
+            let source = fs::read_to_string(root.join(format!("tests/{binary}/{module}.rs")))
+                .unwrap_or_else(|e| panic!("{test}: {e}"));
+            assert!(source.contains(&format!("fn {function}()")), "{test}");
+            named += 1;
+        }
+        assert!(shown.contains("::") || claim == "Z13", "{claim} has no test");
+    }
+    assert!(named >= 30, "{named}");
+}

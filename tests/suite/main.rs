@@ -11,6 +11,7 @@ mod zpool;
 
 mod bad_images;
 mod bad_input;
+mod breakout;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;

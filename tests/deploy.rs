@@ -1,6 +1,7 @@
 //! What lies under deploy/ is what its readers accept: a shell, systemd, pf, newsyslog.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn shipped(name: &str) -> PathBuf {

@@ -95,6 +95,35 @@ fn the_port_installs_files_that_are_here() {
     assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
 }
 
+/// pkg-plist(5) is what the Makefile stages, no more and no less.
+#[test]
+fn the_port_lists_what_it_installs() {
+    let staged = |word: &str| {
+        let path = word.strip_prefix("${STAGEDIR}")?;
+        let inside = path.strip_prefix("${PREFIX}/").map(str::to_owned);
+        inside.or_else(|| Some(format!("%%EXAMPLESDIR%%/{}", path.strip_prefix("${EXAMPLESDIR}/")?)))
+    };
+    let makefile = text("port/Makefile").replace("\\\n", " ");
+    let installs = makefile.lines().filter(|line| line.trim_start().starts_with("${INSTALL_"));
+    let mut installed: Vec<String> = installs.filter_map(|line| staged(line.split_whitespace().last()?)).collect();
+    installed.sort();
+    let list = text("port/pkg-plist");
+    let mut listed: Vec<String> =
+        list.lines().map(|line| line.strip_prefix("@sample ").unwrap_or(line).to_owned()).collect();
+    listed.sort();
+    assert_eq!(installed, listed);
+    assert!(list.lines().filter(|line| line.starts_with("@sample ")).all(|line| line.ends_with(".sample")), "{list}");
+    let words = text("port/pkg-descr");
+    assert!(words.lines().all(|line| line.len() <= 80) && words.lines().count() >= 2);
+    // What `make` of a port reads of its own.
+    for variable in ["PORTNAME", "DISTVERSION", "CATEGORIES", "MAINTAINER", "COMMENT", "LICENSE", "USES"] {
+        assert!(makefile.lines().any(|line| line.starts_with(&format!("{variable}="))), "{variable}");
+    }
+    assert!(makefile.trim_end().ends_with(".include <bsd.port.mk>"));
+    let comment = makefile.lines().find_map(|line| line.strip_prefix("COMMENT=")).unwrap().trim();
+    assert!(comment.len() <= 70 && !comment.ends_with('.'), "{comment}");
+}
+
 /// Every claim has its line, and every test that a line names is there.
 #[test]
 fn the_claims_are_all_there_and_so_are_their_tests() {

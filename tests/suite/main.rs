@@ -32,6 +32,7 @@ mod observe;
 mod on_zfs;
 mod operations;
 mod page;
+mod refusals;
 mod settings;
 mod ship;
 mod shipped;

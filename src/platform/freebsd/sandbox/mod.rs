@@ -19,16 +19,19 @@ use super::monitor::Monitor;
 use super::network::control::Control;
 use super::network::inside;
 use super::spawn::Program;
-use super::{devfs, mount, process, rctl};
+use super::{devfs, mount, process, rctl, sysctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{self, Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{self, Exit, Found, Personality, Plan, Sandbox, Signal, Usage};
 
 mod lent;
 mod root;
 
 pub use root::TARGETS;
+
+const NO_LINUX: &str = "its image holds Linux programs, and this kernel does not run them; \
+                        run: sysrc linux_enable=YES && service linux start";
 
 /// How long a removal waits for a jail's processes to be gone; they have had SIGKILL.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
@@ -88,6 +91,10 @@ impl JailSandbox {
         if plan.run_dir != expected {
             let message = format!("{name} must run in {}, not in {}", expected.display(), plan.run_dir.display());
             return Err(Fault::invalid(message));
+        }
+        // Asked anew each time: the module may have been loaded since.
+        if plan.personality == Personality::Linux && !sysctl::exists("security.jail.param.linux") {
+            return Err(Fault::new(Kind::Unsupported, NO_LINUX));
         }
         if jail::find(&name)?.is_some() {
             return Err(Fault::new(Kind::Busy, format!("jail {name} is running already; remove it first")));

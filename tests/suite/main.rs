@@ -13,6 +13,8 @@ mod bad_clients;
 mod bad_images;
 mod bad_input;
 mod breakout;
+mod builder;
+mod builder_remote;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;

@@ -20,7 +20,7 @@ impl Cpus {
         // SAFETY: takes a number.
         let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
         let highest = cpus.0.last().copied().unwrap_or(0);
-        if i64::from(highest) < i64::from(count) {
+        if i64::from(highest) < count {
             return Ok(cpus);
         }
         Err(Fault::invalid(format!("this host has no processor {highest}; its processors are 0 to {}", count - 1)))

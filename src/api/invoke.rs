@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
@@ -121,7 +121,7 @@ async fn forward(
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
     let mut body = Some(RequestBody::new(payload, length(request.headers(), upgrade)));
-    let mut second = false;
+    let (begun, mut second) = (Instant::now(), false);
     // A second round only when the first replica got nothing of the request.
     loop {
         let lease = match shared.provider.lease_now(function) {
@@ -152,6 +152,7 @@ async fn forward(
                 return switch(answer, client, lease);
             }
             Ok(answer) => {
+                function.latency.count(begun.elapsed());
                 let most = shared.provider.config.max_idle_conns_per_host;
                 return respond(answer, lease, request, most, &stamp);
             }

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::provider::Provider;
 
 mod auth;
+mod elastic;
 pub(crate) mod error;
 mod functions;
 mod gojson;
@@ -31,6 +32,7 @@ pub(crate) mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use elastic::FunctionLoad;
 pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.

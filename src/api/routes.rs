@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, replicas, secrets, targets, ui};
+use super::{auth, elastic, error, functions, info, invoke, logs, namespaces, replicas, secrets, targets, ui};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
@@ -70,6 +70,7 @@ fn system() -> Scope {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/elastic").route(get().to(elastic::list)))
         .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/targets").route(get().to(targets::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))

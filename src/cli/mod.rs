@@ -24,6 +24,7 @@ mod purge;
 mod serve;
 mod stats;
 mod table;
+mod top;
 
 /// Run OpenFaaS functions in FreeBSD jails, or on Linux in namespaces.
 ///
@@ -50,6 +51,8 @@ enum Verb {
     Exec(exec::Arguments),
     /// Show what replicas use: processor, memory, processes
     Stats(stats::Arguments),
+    /// Show functions as they are called: replicas, requests, latency, cold starts
+    Top(top::Arguments),
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
@@ -105,6 +108,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Ps(arguments) => ps::run(&config, &arguments),
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
+        Verb::Top(arguments) => top::run(&config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Info => info::run(&config),
         Verb::Init(arguments) => init::run(&config, path, arguments),

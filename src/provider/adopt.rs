@@ -98,6 +98,11 @@ impl Provider {
         if record.revision != spec.revision || !wanted || self.addresses().reserve(record.address, name).is_err() {
             return false;
         }
+        // The daemon before may have frozen it.
+        if let Err(fault) = self.platform.sandbox.thaw(name) {
+            tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");
+            return false;
+        }
         let replica = self.replica(&function, &function.deployed(), name, record.address);
         if let Err(fault) = self.adopt_replica(&function, &replica) {
             tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");

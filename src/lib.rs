@@ -17,6 +17,8 @@
 //! | [`image`] | OCI images: names, registries, archives, layers, the local store |
 //! | [`island`] | Sky Island's API: runs a Go call from a Git repository |
 //! | [`storage`], [`network`], [`sandbox`] | the three capabilities of a platform, as traits over plain data |
+//! | [`job`] | one-shot sandbox runs: output caught, limits kept, everything thrown away |
+//! | [`build`] | Go functions, compiled in a sandbox into images |
 //! | [`platform`] | the only place that knows the operating system |
 //! | [`setup`] | making a host ready: looked at, made, taken away again |
 //! | [`secrets`], [`logs`], [`metrics`] | what their names say |
@@ -58,6 +60,7 @@
 //! Clusters, schedulers, a plug-in interface, a database, a user namespace per function, running as non-root.
 
 pub mod api;
+pub mod build;
 pub mod cli;
 pub mod config;
 pub mod fault;
@@ -66,6 +69,7 @@ pub mod function;
 pub mod gateway;
 pub mod image;
 pub mod island;
+pub mod job;
 pub mod logs;
 pub mod metrics;
 pub mod network;

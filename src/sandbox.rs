@@ -84,10 +84,36 @@ pub struct Plan {
     pub limits: Limits,
     /// Which system's programs the image holds.
     pub personality: Personality,
-    /// Where its standard output and error go: opened for appending.
+    /// Directories of the host that it sees, mounted in this order over what its root has there.
+    pub mounts: Vec<Mount>,
+    /// What it reads as its standard input; nothing when absent.
+    pub input: Option<OwnedFd>,
+    /// Where its standard output and error go: opened for appending, or a pipe.
     pub output: OwnedFd,
+    /// Where its standard error goes when it is kept apart from its output.
+    pub errors: Option<OwnedFd>,
     /// Where the sandbox keeps what it needs for this replica (mount points); made by the caller, emptied by `remove`.
     pub run_dir: PathBuf,
+}
+
+/// A directory of the host shown inside a sandbox. Neither setuid programs nor devices work in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The host's directory; what else is mounted below it is not shown.
+    pub source: PathBuf,
+    /// Where it is seen, an absolute path outside /dev, /proc, /sys and /tmp; made when the root lacks it.
+    pub target: PathBuf,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+/// What may be done with a directory of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing in it can be changed.
+    Read,
+    /// Its files' owners and modes decide.
+    Write,
 }
 
 /// A program for [`Sandbox::exec`].

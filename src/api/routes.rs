@@ -6,7 +6,9 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, elastic, error, functions, info, invoke, logs, namespaces, replicas, secrets, targets, ui};
+use super::{
+    auth, elastic, error, functions, info, invoke, logs, namespaces, prometheus, replicas, secrets, targets, ui,
+};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
@@ -21,6 +23,7 @@ pub(super) fn provider(app: &mut ServiceConfig) {
         )
         .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
         .service(web::resource("/metrics").to(info::metrics))
+        .service(resource("/api/v1/query").route(get().to(prometheus::query)).route(post().to(prometheus::query)))
         .default_service(web::to(not_found));
 }
 

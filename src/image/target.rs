@@ -67,6 +67,11 @@ impl Target {
         Self { wanted: vec![platform], osreldate: None }
     }
 
+    /// What it runs best.
+    pub fn first(&self) -> Platform {
+        self.wanted.first().cloned().unwrap_or_default()
+    }
+
     /// Can an image for `platform` run here? One that does not say what it is for may try.
     pub fn accepts(&self, platform: &Platform) -> bool {
         self.rank(platform).is_some()

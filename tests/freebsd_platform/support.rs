@@ -150,6 +150,9 @@ impl Host {
             files: BTreeMap::new(),
             limits: Limits::default(),
             personality: Personality::Native,
+            mounts: Vec::new(),
+            input: None,
+            errors: None,
             output: output.into(),
             run_dir,
         }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::needs_root;
+use crate::support::http::Client;
 use crate::support::image::{Image, Layer, architecture, digest};
-use crate::support::images::{PROBE, probe_image};
+use crate::support::images::{PROBE, PROBE_ROOT, probe_archive, probe_image};
 use crate::support::registry::{Access, PASSWORD, Registry, USER};
 use crate::support::{Daemon, eventually, parts};
 
@@ -436,4 +437,31 @@ fn loading_answers_with_names_and_digests() {
     let loaded = daemon.load(&image.oci_archive("example.test/x:1")).value();
     let first = loaded.as_array().and_then(|a| a.first()).unwrap_or(&Value::Null).clone();
     assert_eq!((&first["name"], &first["digest"]), (&json!("example.test/x:1"), &json!(digest(&image.manifest()))));
+}
+
+#[test]
+fn an_update_to_another_image_runs_the_other_image() {
+    needs_root!();
+    let daemon = Daemon::start();
+    daemon.load(&probe_image().set("User", json!("root")).docker_save(PROBE_ROOT));
+    daemon.deploy(json!({"service": "f"}));
+    assert_eq!(daemon.identity("f")["uid"], 1000);
+    daemon.update(json!({"service": "f", "image": PROBE_ROOT})).expect(202);
+    assert_eq!(daemon.identity("f")["uid"], 0);
+    assert_eq!(daemon.status("f")["image"], PROBE_ROOT);
+}
+
+/// An upload is not read to its end before the credentials are looked at.
+#[test]
+fn an_image_upload_without_credentials_is_refused() {
+    needs_root!();
+    let daemon = Daemon::with().credentials("admin:pw").without_images().start();
+    let client = Client::new(daemon.http.address);
+    let archive = probe_archive(PROBE);
+    match client.request("POST", "/system/images/load").body(archive).try_send() {
+        Ok(answer) => assert_eq!(answer.status, 401),
+        // The daemon may close while the client still writes.
+        Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)), "{error}"),
+    }
+    assert!(daemon.http.json("POST", "/system/functions", &json!({"service": "x", "image": PROBE})).status >= 400);
 }

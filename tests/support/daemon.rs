@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::client::Api;
 use super::http::Client;
 use super::leaks::Traces;
 use super::{eventually, images, parts, platform};
@@ -24,6 +25,7 @@ pub struct Options {
     arguments: Vec<String>,
     credentials: Option<String>,
     bare: bool,
+    small: bool,
 }
 
 impl Options {
@@ -41,7 +43,8 @@ impl Options {
         self
     }
 
-    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the
+    /// replicas, `{realm6}` two groups of an IPv6 address that no other daemon has.
     pub fn network(mut self, line: &str) -> Self {
         self.network += line;
         self.network += "\n";
@@ -80,6 +83,12 @@ impl Options {
         self
     }
 
+    /// A subnet with room for five replicas.
+    pub fn small_subnet(mut self) -> Self {
+        self.small = true;
+        self
+    }
+
     /// Leaves the probe image out.
     pub fn without_images(mut self) -> Self {
         self.bare = true;
@@ -102,7 +111,7 @@ impl Options {
     /// Writes the configuration and starts nothing.
     pub fn prepare(self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("faas-jails-").tempdir().expect("making a temporary directory");
-        let lease = Lease::take();
+        let lease = Lease::take(self.small);
         let root = dir.path().join("root");
         let config = dir.path().join("config.toml");
         let mut top = self.top;
@@ -133,7 +142,8 @@ impl Options {
         if !gateway.contains("listen =") {
             gateway = format!("listen = \"127.0.0.1:0\"\n{gateway}");
         }
-        let mut network = self.network.replace("{host}", &lease.host());
+        let realm6 = format!("64:{:x}", lease.number);
+        let mut network = self.network.replace("{host}", &lease.host()).replace("{realm6}", &realm6);
         if !network.contains("nat =") {
             network += "nat = false\n";
         }
@@ -170,7 +180,7 @@ subnet = \"{}\"
             env: self.env,
             arguments: self.arguments,
             process: None,
-            http,
+            api: Api { http, image: images::PROBE.into(), foreign: false },
             gateway,
         }
     }
@@ -178,8 +188,7 @@ subnet = \"{}\"
 
 /// A daemon. Dropping it ends it, purges its realm, and fails the test if anything is left.
 pub struct Daemon {
-    /// Requests to its provider.
-    pub http: Client,
+    api: Api,
     /// Requests to its standalone port, where it has one.
     pub gateway: Client,
     /// Its state directory.
@@ -192,6 +201,13 @@ pub struct Daemon {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     process: Option<Child>,
+}
+
+impl std::ops::Deref for Daemon {
+    type Target = Api;
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Daemon {
@@ -229,7 +245,7 @@ impl Daemon {
             }
             fs::read_to_string(&file).ok()?.trim().parse::<SocketAddr>().ok()
         });
-        self.http.address = address;
+        self.api.http.address = address;
         // Written before the provider's.
         if let Ok(text) = fs::read_to_string(self.root.join("gateway.address")) {
             self.gateway.address = text.trim().parse().expect("the gateway's address");
@@ -416,6 +432,7 @@ impl Drop for Daemon {
 /// A number that no other running test has, on this machine: it makes the realm and the subnet.
 struct Lease {
     number: u32,
+    small: bool,
     _lock: File,
 }
 
@@ -423,7 +440,7 @@ impl Lease {
     /// One /24 each in 10.64.0.0/10, so there are 2^14.
     const COUNT: u32 = 1 << 14;
 
-    fn take() -> Self {
+    fn take(small: bool) -> Self {
         let directory = std::env::temp_dir().join("faas-jails-test-leases");
         fs::create_dir_all(&directory).expect("making the lease directory");
         let counter = directory.join("counter");
@@ -436,7 +453,7 @@ impl Lease {
             let lock = File::create(directory.join(number.to_string())).expect("making a lease");
             if lock.try_lock().is_ok() {
                 fs::write(&counter, number.to_string()).expect("writing the counter");
-                return Self { number, _lock: lock };
+                return Self { number, small, _lock: lock };
             }
         }
         panic!("{} daemons under test at once", Self::COUNT)
@@ -455,10 +472,11 @@ impl Lease {
 
     /// The subnet's first address is the host's own.
     fn host(&self) -> String {
-        self.subnet().replace(".0/24", ".1")
+        format!("10.{}.{}.1", 64 + self.number / 256, self.number % 256)
     }
 
     fn subnet(&self) -> String {
-        format!("10.{}.{}.0/24", 64 + self.number / 256, self.number % 256)
+        let length = if self.small { 29 } else { 24 };
+        format!("10.{}.{}.0/{length}", 64 + self.number / 256, self.number % 256)
     }
 }

@@ -26,6 +26,13 @@ pub fn lacks() -> Option<&'static str> {
     }
 }
 
+/// Whether pf is enabled and calls this program's anchors.
+pub fn filters_packets() -> bool {
+    Path::new("/dev/pf").exists()
+        && told("pfctl", &["-s", "info"]).contains("Status: Enabled")
+        && told("pfctl", &["-q", "-s", "rules"]).contains("anchor \"faas-jails/*\"")
+}
+
 /// A daemon's dataset. It goes with everything in it when this is dropped.
 pub struct Ground {
     dataset: Option<String>,

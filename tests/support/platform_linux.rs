@@ -18,6 +18,11 @@ pub fn lacks() -> Option<&'static str> {
     (!super::is_root()).then_some("needs root")
 }
 
+/// Whether rules can be had without addresses being translated.
+pub fn filters_packets() -> bool {
+    true
+}
+
 /// A place that this platform needs beside the state directory: none here.
 pub struct Ground;
 

@@ -54,13 +54,17 @@ pub struct Http {
     backoff: Duration,
 }
 
+/// The certificates that this system trusts, in PEM.
+pub fn bundle() -> Option<Vec<u8>> {
+    BUNDLES.iter().find_map(|path| std::fs::read(path).ok())
+}
+
 /// The certificates in `file`, or of the first bundle that is there.
 pub fn roots(file: Option<&Path>) -> Result<RootCerts> {
     let named =
         file.map(|path| std::fs::read(path).context(|| format!("cannot read {}", path.display()))).transpose()?;
     let env = || std::env::var_os("SSL_CERT_FILE").and_then(|path| std::fs::read(path).ok());
-    let system = || BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
-    let pem = named.or_else(env).or_else(system).unwrap_or_default();
+    let pem = named.or_else(env).or_else(bundle).unwrap_or_default();
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
@@ -141,6 +145,16 @@ impl Http {
     pub fn post_form(&self, url: &Uri, form: String) -> Result<Response<Body>> {
         let request = Request::post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
         let request = request.map_err(|error| Fault::invalid("no request can be made").because(error))?;
+        self.run(request).map_err(|error| transport(url, error))
+    }
+
+    /// Posts bytes; follows no redirect.
+    pub fn post(&self, url: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Response<Body>> {
+        let mut request = Request::post(url);
+        if let Some(all) = request.headers_mut() {
+            *all = headers.clone();
+        }
+        let request = request.body(body).map_err(|error| Fault::invalid("no request can be made").because(error))?;
         self.run(request).map_err(|error| transport(url, error))
     }
 

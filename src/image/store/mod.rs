@@ -93,6 +93,27 @@ impl Store {
         Ok(Some(image))
     }
 
+    /// The image with this manifest under `name`, given that name if it has another; `None` when it is not here, or not
+    /// whole.
+    pub fn named(&self, manifest: &Digest, name: &Reference) -> Result<Option<Image>> {
+        let _lock = self.files.lock_shared()?;
+        let Some(mut image) = self.files.images()?.into_iter().find(|image| image.manifest == *manifest) else {
+            return Ok(None);
+        };
+        for layer in &image.layers {
+            if !self.storage.has(layer)? {
+                return Ok(None);
+            }
+        }
+        if self.files.image(name)?.is_none_or(|known| known.manifest != *manifest) {
+            image.reference = name.clone();
+            image.origin = Origin::Loaded;
+            image.loaded = jiff::Timestamp::now();
+            self.files.keep_image(&image).context(|| "cannot record the image")?;
+        }
+        Ok(Some(Image { reference: name.clone(), ..image }))
+    }
+
     /// Every image, by name. An image whose layers were lost is listed, too.
     pub fn list(&self) -> Result<Vec<Image>> {
         let mut images = self.files.images()?;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::furnish::Furnished;
-use super::network::{self, Mode};
+use super::network;
 use super::sandbox::{self, JailSandbox, Uncounted};
 use super::sysctl;
 use super::zfs::Nmount;
-use crate::config::{Config, NetworkMode, StorageKind};
+use crate::config::{Config, StorageKind};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::Target;
+use crate::network::Mode;
 use crate::platform::Platform;
 use crate::platform::zfs::{Choice, Mounting, Parent, Settings, ZfsStorage};
 
@@ -21,11 +22,10 @@ pub fn open(config: &Config) -> Result<Platform> {
     if config.storage != StorageKind::Zfs {
         return unsupported("overlay storage is Linux's; on FreeBSD it is zfs");
     }
-    let mode = match config.network.mode {
-        NetworkMode::Alias => Mode::Alias,
-        NetworkMode::Vnet => Mode::Vnet,
-        NetworkMode::Bridge => return unsupported("network mode bridge is Linux's; on FreeBSD it is alias or vnet"),
-    };
+    let all = [config.network.mode];
+    if all.iter().chain(&config.network.modes).any(|mode| *mode == Mode::Bridge) {
+        return unsupported("network mode bridge is Linux's; on FreeBSD it is alias, vnet, none or inherit");
+    }
     let storage = ZfsStorage::open(Settings {
         parent: config.zfs.dataset.parse::<Parent>()?,
         realm: config.realm.clone(),
@@ -34,8 +34,8 @@ pub fn open(config: &Config) -> Result<Platform> {
     })?;
     let network = network::Settings {
         realm: config.realm.clone(),
-        network: config.network.subnet,
-        egress: config.network.egress.clone().filter(|_| config.network.nat),
+        egress: config.network.egress.clone(),
+        nat: config.network.nat,
     };
     let sandbox = sandbox::Settings {
         realm: config.realm.clone(),
@@ -44,7 +44,7 @@ pub fn open(config: &Config) -> Result<Platform> {
     };
     Ok(Platform {
         storage: Arc::new(Furnished(storage)),
-        network: Arc::from(network::connect(mode, network)),
+        network: Arc::from(network::connect(config.network.mode, network)),
         sandbox: Arc::new(JailSandbox::open(sandbox)?),
     })
 }

@@ -10,7 +10,7 @@ use super::super::tree::Tree;
 use super::lent::Lent;
 use super::root_of;
 use crate::fault::{Context, Fault, Kind, Result};
-use crate::sandbox::{Personality, Plan};
+use crate::sandbox::{Access, Personality, Plan};
 use crate::storage::Root;
 
 /// Where secrets are shown.
@@ -33,10 +33,11 @@ pub fn mount(plan: &Plan, lent: &Lent) -> Result<PathBuf> {
     make_directory(&root)?;
     let surface = mount_tree(plan, &root, lent)?;
     let tree = Tree::open(&root)?;
-    let at = |inside: &str| match surface {
-        Surface::Open => tree.directory(Path::new(inside)),
-        Surface::Sealed => tree.existing(Path::new(inside)).map_err(unfurnished),
+    let at = |inside: &Path| match surface {
+        Surface::Open => tree.directory(inside),
+        Surface::Sealed => tree.existing(inside).map_err(unfurnished),
     };
+    let place = |inside: &str| at(Path::new(inside));
     if surface == Surface::Open {
         furnish(&tree, plan)?;
         if let (true, Root::Zfs(dataset)) = (plan.read_only, &plan.root) {
@@ -47,22 +48,27 @@ pub fn mount(plan: &Plan, lent: &Lent) -> Result<PathBuf> {
     } else {
         cover_files(plan, &tree)?;
     }
-    let dev = at("/dev")?;
+    let dev = place("/dev")?;
     Mount::devfs(devfs::RULESET)?.at(&dev)?;
     match plan.personality {
         Personality::Native => Mount::fdescfs().at(&dev.join("fd"))?,
         Personality::Linux => {
             Mount::fdescfs_linux().at(&dev.join("fd"))?;
             Mount::tmpfs(memory_fs(plan), 0o1777)?.at(&dev.join("shm"))?;
-            Mount::linprocfs().at(&at("/proc")?)?;
-            Mount::linsysfs().at(&at("/sys")?)?;
+            Mount::linprocfs().at(&place("/proc")?)?;
+            Mount::linsysfs().at(&place("/sys")?)?;
         }
     }
     if plan.read_only {
-        Mount::tmpfs(memory_fs(plan), 0o1777)?.at(&at("/tmp")?)?;
+        Mount::tmpfs(memory_fs(plan), 0o1777)?.at(&place("/tmp")?)?;
+    }
+    for shown in &plan.mounts {
+        let mount = Mount::nullfs(&shown.source)?;
+        let mount = if shown.access == Access::Read { mount.read_only() } else { mount };
+        mount.at(&at(&shown.target)?)?;
     }
     if let Some(secrets) = &plan.secrets {
-        Mount::nullfs(secrets)?.read_only().no_exec().at(&at(SECRETS)?)?;
+        Mount::nullfs(secrets)?.read_only().no_exec().at(&place(SECRETS)?)?;
     }
     Ok(root)
 }
@@ -86,7 +92,7 @@ fn mount_tree(plan: &Plan, root: &Path, lent: &Lent) -> Result<Surface> {
             // nullfs cannot become read-only later, so what is missing is made underneath, before.
             let tree = Tree::open(dir)?;
             furnish(&tree, plan)?;
-            targets(plan).into_iter().try_for_each(|target| tree.directory(Path::new(target)).map(drop))?;
+            targets(plan).into_iter().try_for_each(|target| tree.directory(target).map(drop))?;
             Mount::nullfs(dir)?.read_only().at(root)?;
             Ok(Surface::Sealed)
         }
@@ -102,7 +108,7 @@ fn mount_tree(plan: &Plan, root: &Path, lent: &Lent) -> Result<Surface> {
 }
 
 /// The directories that this plan mounts something on.
-fn targets(plan: &Plan) -> Vec<&'static str> {
+fn targets(plan: &Plan) -> Vec<&Path> {
     let linux = plan.personality == Personality::Linux;
     let wanted = |target: &&str| match *target {
         "/tmp" => plan.read_only,
@@ -110,7 +116,8 @@ fn targets(plan: &Plan) -> Vec<&'static str> {
         SECRETS => plan.secrets.is_some(),
         _ => true,
     };
-    TARGETS.into_iter().filter(wanted).collect()
+    let fixed = TARGETS.into_iter().filter(wanted).map(Path::new);
+    fixed.chain(plan.mounts.iter().map(|shown| shown.target.as_path())).collect()
 }
 
 /// Puts the plan's files and its working directory into a tree.

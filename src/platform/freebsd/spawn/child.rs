@@ -160,7 +160,7 @@ fn done(result: c_int, stage: Stage, report: RawFd) -> Result<(), Stop> {
 /// Nothing but standard input and output and the pipe stays open: a directory would make jail_attach fail,
 /// and whatever else the daemon has open is none of the program's business.
 unsafe fn stdio(program: &Program, report: RawFd) -> Result<(), Stop> {
-    // SAFETY: see `run`. The daemon has 0, 1 and 2 open (the Rust runtime sees to it), so none of the three
+    // SAFETY: see `run`. The daemon has 0, 1 and 2 open (the Rust runtime sees to it), so none of the
     // sources is among them, and the order overwrites no source before its use.
     unsafe {
         for (given, number) in program.stdio.iter().zip(0..) {

@@ -75,8 +75,12 @@ impl Program {
         let Some(name) = plan.argv.first().filter(|name| !name.is_empty()) else {
             return Err(Fault::invalid(format!("{} has no program to run: the image names none", plan.replica)));
         };
-        let output = || plan.output.try_clone().context(|| "cannot hold the output file open");
-        let null = std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?;
+        let hold = |fd: &OwnedFd| fd.try_clone().context(|| "cannot hold standard input and output open");
+        let input = match &plan.input {
+            Some(input) => hold(input)?,
+            None => std::fs::File::open("/dev/null").context(|| "cannot open /dev/null")?.into(),
+        };
+        let errors = hold(plan.errors.as_ref().unwrap_or(&plan.output))?;
         Ok(Self {
             jid,
             candidates: candidates(name, path_of(&plan.env), &plan.workdir)?,
@@ -88,7 +92,7 @@ impl Program {
             groups: all_groups(&plan.user),
             open_files: plan.limits.open_files,
             network,
-            stdio: [null.into(), output()?, output()?],
+            stdio: [input, hold(&plan.output)?, errors],
             entry: Entry::First,
             name: name.clone(),
         })

@@ -64,11 +64,12 @@ impl NamespaceSandbox {
 
     fn spawn(&self, plan: &Plan) -> Result<()> {
         let group = self.cgroups.create(&plan.replica, &plan.limits)?;
-        let secrets = prepare(plan).and_then(|()| plan.secrets.as_deref().map(detached).transpose());
-        let spawned = secrets.and_then(|secrets| {
+        let shown = prepare(plan).and_then(|()| detach(plan));
+        let spawned = shown.and_then(|(secrets, mounts)| {
             let tools = Tools {
                 tasks: group.tasks(),
                 secrets: secrets.as_ref().map(AsFd::as_fd),
+                mounts: &mounts,
                 filters: &self.filters,
                 show_cgroup: self.cgroups.is_unified(),
             };
@@ -175,7 +176,8 @@ impl Sandbox for NamespaceSandbox {
         }
         let first = self.first_process(replica).ok_or_else(stopped)?;
         let group = self.cgroups.group(replica)?;
-        let tools = Tools { tasks: group.tasks(), secrets: None, filters: &self.filters, show_cgroup: false };
+        let tools =
+            Tools { tasks: group.tasks(), secrets: None, mounts: &[], filters: &self.filters, show_cgroup: false };
         let (steps, outside) = sequence::joining(program, first.as_fd(), &tools)?;
         let pidfd = spawn::join(group.directory(), &steps, outside)
             .context(|| format!("cannot run {} in {replica}", program.argv[0]))?;
@@ -207,14 +209,23 @@ fn prepare(plan: &Plan) -> Result<()> {
     if plan.user.uid != 0 {
         // A program that opens /dev/stdout opens this file anew, as itself.
         let owner = rustix::fs::Uid::from_raw(plan.user.uid);
-        rustix::fs::fchown(&plan.output, Some(owner), None).context(|| "cannot hand over its output file")?;
+        for stream in std::iter::once(&plan.output).chain(&plan.errors) {
+            rustix::fs::fchown(stream, Some(owner), None).context(|| "cannot hand over its output file")?;
+        }
     }
     Ok(())
 }
 
+/// The host's directories that the plan shows: secrets, and its mounts.
+fn detach(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<OwnedFd>)> {
+    let secrets = plan.secrets.as_deref().map(detached).transpose()?;
+    let mounts = plan.mounts.iter().map(|shown| detached(&shown.source)).collect::<Result<_>>()?;
+    Ok((secrets, mounts))
+}
+
 /// A directory as a mount of its own that is nowhere yet (open_tree(2)).
 fn detached(dir: &Path) -> Result<OwnedFd> {
-    let context = || format!("cannot show secrets from {}", dir.display());
+    let context = || format!("cannot show {}", dir.display());
     let dir = File::open(dir).context(context)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(&dir, "", flags).context(context)

@@ -6,7 +6,7 @@
 //! root: overlay | bind | zfs          writable, even if only so that what follows has a place
 //! pivot                               from here on every path, through any link, stays in the image's tree
 //! directories, files                  /etc/hosts and the like
-//! /dev /proc /sys /tmp, secrets
+//! /dev /proc /sys /tmp, the plan's mounts, secrets
 //! root read-only
 //! output, limits, user, capabilities, signals, filter, exec
 //! ```
@@ -27,7 +27,7 @@ use super::exec::{Program, text};
 use super::step::{Mount, Step};
 use crate::fault::{Fault, Kind, Result};
 use crate::network::Attachment;
-use crate::sandbox::{self, Plan, User};
+use crate::sandbox::{self, Access, Plan, User};
 use crate::storage::Root;
 
 /// Where functions expect their secrets.
@@ -47,6 +47,8 @@ pub(super) struct Tools<'a> {
     pub tasks: &'a [OwnedFd],
     /// The secrets directory as a detached mount.
     pub secrets: Option<BorrowedFd<'a>>,
+    /// The plan's mounts, detached, in its order.
+    pub mounts: &'a [OwnedFd],
     /// System call filters.
     pub filters: &'a [BpfProgram],
     /// Whether /sys/fs/cgroup inside can show the replica's own limits (v2 only).
@@ -64,6 +66,19 @@ pub(super) fn sequence<'a>(plan: &'a Plan, tools: &Tools<'a>) -> Result<Vec<Step
     sys(tools, &mut steps);
     if plan.read_only {
         steps.push(tmpfs("/tmp", PLAIN, "mode=1777"));
+    }
+    for (tree, shown) in tools.mounts.iter().zip(&plan.mounts) {
+        let target = os_path(&shown.target)?;
+        steps.push(Step::Attach { tree: tree.as_raw_fd(), target: target.clone() });
+        let access = if shown.access == Access::Read { libc::MS_RDONLY } else { 0 };
+        steps.push(Step::Mount(Mount {
+            source: None,
+            target,
+            kind: None,
+            flags: libc::MS_REMOUNT | libc::MS_BIND | PLAIN | access,
+            data: None,
+            optional: false,
+        }));
     }
     if let Some(tree) = tools.secrets {
         steps.push(Step::Attach { tree: tree.as_raw_fd(), target: path(SECRETS) });
@@ -191,6 +206,9 @@ fn place<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> Re
     with_parents(&plan.workdir)?;
     if tools.secrets.is_some() {
         with_parents(Path::new(SECRETS))?;
+    }
+    for shown in &plan.mounts {
+        with_parents(&shown.target)?;
     }
     for file in plan.files.keys() {
         with_parents(file.parent().unwrap_or(Path::new("/")))?;
@@ -321,7 +339,9 @@ fn attainable(files: u64) -> u64 {
 fn finish<'a>(plan: &'a Plan, tools: &Tools<'a>, steps: &mut Vec<Step<'a>>) -> Result<()> {
     // A daemon that the kernel is told to spare must not pass that on.
     steps.push(Step::Write { path: path("/proc/self/oom_score_adj"), content: b"0" });
-    steps.push(Step::Stdio(plan.output.as_raw_fd()));
+    let output = plan.output.as_raw_fd();
+    let errors = plan.errors.as_ref().map_or(output, AsRawFd::as_raw_fd);
+    steps.push(Step::Stdio { input: plan.input.as_ref().map(AsRawFd::as_raw_fd), output, errors });
     let program = Rc::new(Program::new(&plan.argv, &plan.env)?);
     confine(&plan.workdir, &plan.user, plan.limits.open_files, &program, steps)?;
     steps.push(Step::Filter(tools.filters));
@@ -367,7 +387,8 @@ pub(super) fn joining<'a>(
     steps.push(Step::Conceal);
     steps.push(Step::Join(first.as_raw_fd()));
     let outside = steps.len();
-    steps.push(Step::GivenStdio(program.stdio.each_ref().map(AsRawFd::as_raw_fd)));
+    let [input, output, errors] = program.stdio.each_ref().map(AsRawFd::as_raw_fd);
+    steps.push(Step::Stdio { input: Some(input), output, errors });
     let executed = Rc::new(Program::new(&program.argv, &program.env)?);
     confine(&program.workdir, &program.user, program.open_files, &executed, &mut steps)?;
     // Forgotten whenever a process changes its user.

@@ -84,10 +84,8 @@ pub(super) enum Step<'a> {
     Pivot,
     /// umask(2).
     Umask(libc::mode_t),
-    /// Standard input from /dev/null, output and error to this descriptor; closes all others.
-    Stdio(RawFd),
-    /// Standard input, output and error from these descriptors; closes all others.
-    GivenStdio([RawFd; 3]),
+    /// Standard input from this descriptor or /dev/null, output and error to these; closes all others.
+    Stdio { input: Option<RawFd>, output: RawFd, errors: RawFd },
     /// setrlimit(2), soft and hard.
     Limit { resource: libc::c_int, value: u64 },
     /// setsid(2).
@@ -153,8 +151,7 @@ impl Step<'_> {
                 unsafe { libc::umask(*mask) };
                 Ok(())
             }
-            Step::Stdio(output) => stdio(*output, report),
-            Step::GivenStdio(given) => given_stdio(*given, report),
+            Step::Stdio { input, output, errors } => stdio(*input, *output, *errors, report),
             Step::Limit { resource, value } => set_limit(*resource, *value),
             // SAFETY: no pointers.
             Step::Session => check(unsafe { libc::setsid() }),
@@ -265,15 +262,14 @@ fn pivot() -> Result<(), Errno> {
     check(unsafe { libc::chdir(c"/".as_ptr()) })
 }
 
-fn stdio(output: RawFd, report: &mut RawFd) -> Result<(), Errno> {
-    // SAFETY: constant NUL-terminated string.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    check(null)?;
-    given_stdio([null, output, output], report)
-}
-
-fn given_stdio(given: [RawFd; 3], report: &mut RawFd) -> Result<(), Errno> {
-    for (from, to) in given.into_iter().zip(0..) {
+fn stdio(input: Option<RawFd>, output: RawFd, errors: RawFd, report: &mut RawFd) -> Result<(), Errno> {
+    let input = match input {
+        Some(input) => input,
+        // SAFETY: constant NUL-terminated string.
+        None => unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) },
+    };
+    check(input)?;
+    for (from, to) in [(input, 0), (output, 1), (errors, 2)] {
         // SAFETY: no pointers; `from` is never `to`, because 0 to 2 are in use in every Rust program.
         check(unsafe { libc::dup2(from, to) })?;
     }
@@ -364,7 +360,7 @@ impl fmt::Display for Step<'_> {
                 let what = mount.kind.as_ref().or(mount.source.as_ref()).map_or("flags".to_owned(), show);
                 write!(f, "mount {what} on {}", show(&mount.target))
             }
-            Step::Attach { target, .. } => write!(f, "mount secrets on {}", show(target)),
+            Step::Attach { target, .. } => write!(f, "mount {}", show(target)),
             Step::Directory { path, .. } => write!(f, "make directory {}", show(path)),
             Step::Link { path, .. } => write!(f, "make link {}", show(path)),
             Step::Device { path, .. } => write!(f, "make device {}", show(path)),
@@ -372,7 +368,7 @@ impl fmt::Display for Step<'_> {
             Step::Enter(path) => write!(f, "change to directory {}", show(path)),
             Step::Pivot => f.write_str("change root"),
             Step::Umask(_) => f.write_str("set umask"),
-            Step::Stdio(_) | Step::GivenStdio(_) => f.write_str("connect input and output"),
+            Step::Stdio { .. } => f.write_str("connect input and output"),
             Step::Limit { resource, value } => write!(f, "set resource limit {resource} to {value}"),
             Step::Session => f.write_str("start session"),
             Step::Bound(_) | Step::Capabilities(_) => f.write_str("drop capabilities"),

@@ -29,6 +29,9 @@ fn plan(dir: &Path, replica: ReplicaName, program: &str) -> Plan {
         files: BTreeMap::new(),
         limits: Limits::default(),
         personality: Default::default(),
+        mounts: Vec::new(),
+        input: None,
+        errors: None,
         output: File::create(dir.join("log")).unwrap().into(),
         run_dir: dir.join("run"),
     }

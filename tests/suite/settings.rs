@@ -119,3 +119,92 @@ fn an_unknown_verb_or_a_missing_file_is_an_error_in_words() {
     let missing = daemon.run(&["image", "load", "/nonexistent.tar"]);
     assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("/nonexistent.tar"));
 }
+
+/// The certifier looks for this label; faas-cli diff would report it as a difference. So it is a setting.
+#[test]
+fn the_label_faas_function_is_shown_where_the_setting_asks_for_it() {
+    needs_root!();
+    let daemon = Daemon::with().set("function_label = true").start();
+    daemon.deploy(json!({"service": "labelled", "labels": {"mine": "1"}}));
+    assert_eq!(daemon.status("labelled")["labels"], json!({"mine": "1", "faas_function": "labelled"}));
+}
+
+/// White space around the words in the files is not part of them; the builder writes a line end.
+#[test]
+fn without_the_credential_files_the_daemon_does_not_start() {
+    needs_root!();
+    let mut daemon = Daemon::with().set("basic_auth = true").set("secret_mount_path = \"/nonexistent\"").prepare();
+    daemon.launch();
+    assert!(!daemon.await_exit().success());
+    assert!(daemon.log().contains("/nonexistent"), "{}", daemon.log());
+}
+
+#[test]
+fn the_stock_variables_turn_authentication_on_and_only_the_word_true_does() {
+    needs_root!();
+    for (word, status) in [("true", 401), ("1", 200), ("True", 200)] {
+        let auth = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(auth.path().join("basic-auth-user"), "u").expect("writing");
+        std::fs::write(auth.path().join("basic-auth-password"), "p").expect("writing");
+        let daemon = Daemon::with()
+            .env("basic_auth", word)
+            .env("secret_mount_path", &auth.path().display().to_string())
+            .without_images()
+            .start();
+        assert_eq!(daemon.http.get("/system/functions").status, status, "basic_auth={word}");
+    }
+}
+
+#[test]
+fn a_function_without_a_ready_replica_is_503() {
+    needs_root!();
+    let daemon = Daemon::with().set("deploy_wait = \"1s\"").set("ready_wait = \"1s\"").start();
+    daemon.create(json!({"service": "mute", "envVars": {"NEVER_LISTEN": "1"}})).expect(202);
+    let answer = daemon.call("mute/x").expect_error(503, &["mute"]);
+    assert_eq!(answer.header("x-openfaas-internal"), Some("proxy"));
+    assert_eq!(daemon.status("mute")["availableReplicas"].as_u64().unwrap_or(0), 0);
+}
+
+#[test]
+fn a_function_that_does_not_answer_in_time_is_504() {
+    needs_root!();
+    let daemon = Daemon::with().set("read_timeout = \"1s\"").start();
+    daemon.deploy(json!({"service": "slow"}));
+    let answer = daemon.call("slow/hang").expect_error(504, &["slow"]);
+    assert_eq!(answer.header("x-openfaas-internal"), Some("proxy"));
+    daemon.call("slow/").expect(200);
+}
+
+/// read_timeout bounds the wait for an answer; a stream that has begun may last longer.
+#[test]
+fn a_stream_may_last_longer_than_the_timeout() {
+    needs_root!();
+    let daemon = Daemon::with().set("read_timeout = \"1s\"").set("write_timeout = \"1s\"").start();
+    daemon.deploy(json!({"service": "long"}));
+    let answer = daemon.invoke("GET", "long/sse?n=5&gap=500").header("Accept", "text/event-stream").send().expect(200);
+    assert_eq!(answer.text().matches("data: event").count(), 5);
+}
+
+/// The gateway cuts the stream at its own write_timeout, which faas-cli reports as an error.
+#[test]
+fn following_ends_cleanly_before_the_write_timeout() {
+    needs_root!();
+    let daemon = Daemon::with().set("write_timeout = \"2s\"").start();
+    daemon.deploy(json!({"service": "chatty"}));
+    let answer = daemon.http.get("/system/logs?name=chatty&follow=true").expect(200);
+    assert!(answer.text().contains("probe is listening"));
+}
+
+#[test]
+fn the_default_namespace_is_the_one_that_the_settings_name() {
+    needs_root!();
+    for daemon in
+        [Daemon::with().set("namespace = \"prod\"").start(), Daemon::with().env("function_namespace", "prod").start()]
+    {
+        assert_eq!(daemon.http.get("/system/namespaces").expect(200).value(), json!(["prod"]));
+        daemon.deploy(json!({"service": "f", "namespace": "prod"}));
+        daemon.call("f").expect(200);
+        daemon.call("f.prod").expect(200);
+        assert_eq!(daemon.list(""), ["f"]);
+    }
+}

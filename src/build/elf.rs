@@ -1,0 +1,70 @@
+//! What a program file is for, by its ELF header (elf(5)): 64 bits, little-endian, as on amd64 and arm64.
+
+use crate::fault::{Fault, Result};
+
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+const EM_RISCV: u16 = 243;
+const PT_INTERP: u32 = 3;
+const OSABI_FREEBSD: u8 = 9;
+
+/// What an ELF header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elf {
+    /// `os/architecture` in Go's words. Linux's programs do not name their system, so what names none is Linux's.
+    pub platform: String,
+    /// The loader that it needs, if it is not statically linked.
+    pub interpreter: Option<String>,
+}
+
+impl Elf {
+    /// Reads a program.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        Self::parse(bytes).ok_or_else(|| Fault::invalid("it is no 64-bit little-endian ELF program"))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        if bytes.get(..6)? != b"\x7fELF\x02\x01" {
+            return None;
+        }
+        let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let long = |at: usize| usize::try_from(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?)).ok();
+        let os = if *bytes.get(7)? == OSABI_FREEBSD { "freebsd" } else { "linux" };
+        let architecture = match half(18)? {
+            EM_X86_64 => "amd64",
+            EM_AARCH64 => "arm64",
+            EM_RISCV => "riscv64",
+            _ => return None,
+        };
+        let (table, size, count) = (long(32)?, usize::from(half(54)?), usize::from(half(56)?));
+        let mut interpreter = None;
+        for number in 0..count {
+            let at = table.checked_add(number.checked_mul(size)?)?;
+            if word(at)? == PT_INTERP {
+                let (offset, length) = (long(at + 8)?, long(at + 32)?);
+                let name = bytes.get(offset..offset.checked_add(length)?)?;
+                interpreter = Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
+            }
+        }
+        Some(Self { platform: format!("{os}/{architecture}"), interpreter })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_test_is_a_program_of_this_platform() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let elf = Elf::read(&own).unwrap();
+        assert!(elf.platform.starts_with(std::env::consts::OS), "{elf:?}");
+        assert!(elf.interpreter.is_some_and(|name| name.starts_with('/')));
+        for length in [0, 5, 20, 60, 100] {
+            // Cut short anywhere, it is refused or has no loader; it is never read beyond its end.
+            let _ = Elf::read(&own[..length]);
+        }
+        assert!(Elf::read(b"#!/bin/sh").is_err());
+    }
+}

@@ -41,7 +41,7 @@ pub mod tree;
 pub mod zfs;
 
 pub use memory::memory_available;
-pub use open::{image_target, open};
+pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 
 use std::io;

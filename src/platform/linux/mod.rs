@@ -16,7 +16,7 @@ mod sealed;
 mod trash;
 
 pub use memory::memory_available;
-pub use open::{image_target, open};
+pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 pub use sealed::seal;
 

@@ -9,6 +9,7 @@ mod support;
 #[path = "../support/zpool.rs"]
 mod zpool;
 
+mod bad_clients;
 mod bad_images;
 mod bad_input;
 mod conformance;

@@ -233,6 +233,8 @@ async fn exchange(
     };
     let head = headers::outgoing(&connection.host, request, body.length, path, upgrade, stamp);
     let mut outgoing = Outgoing::new(head.clone(), body);
+    // Whether something of it may have been sent already, on a connection that then turned out closed.
+    let mut again = false;
     loop {
         let reused = connection.reused;
         let SendError { why, unsent } = match connection.send(outgoing).await {
@@ -243,12 +245,15 @@ async fn exchange(
             Some(unsent) if reused => unsent,
             // The replica may have closed a kept connection just then. As Go's transport does it, and so the stock
             // provider: what asks for nothing but an answer is asked once more.
-            None if reused && is_replayable(request) => RequestBody::empty(),
-            unsent => return Err(Refused::new(&why, unsent)),
+            None if reused && is_replayable(request) => {
+                again = true;
+                RequestBody::empty()
+            }
+            unsent => return Err(Refused::new(&why, unsent.filter(|_| !again))),
         };
         connection = match upstream::fresh(lease).await {
             Ok(connection) => connection,
-            Err(error) => return Err(Refused::new(&error, Some(body))),
+            Err(error) => return Err(Refused::new(&error, (!again).then_some(body))),
         };
         outgoing = Outgoing::new(head.clone(), body);
     }

@@ -13,6 +13,7 @@ use crate::image::Store;
 use crate::platform::{self, Platform};
 
 mod address;
+mod build;
 mod client;
 mod describe;
 mod exec;
@@ -54,6 +55,8 @@ enum Verb {
     Stats(stats::Arguments),
     /// Show functions as they are called: replicas, requests, latency, cold starts
     Top(top::Arguments),
+    /// Compile the Go functions of a stack file into images, in a sandbox
+    Build(build::Arguments),
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
@@ -113,6 +116,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
         Verb::Top(arguments) => top::run(&config, &arguments),
+        Verb::Build(arguments) => build::run(config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Address(verb) => address::run(&config, verb),
         Verb::Info => info::run(&config),

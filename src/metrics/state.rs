@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 
 use super::page::{Kind, Page};
 use super::store_size::Size;
+use crate::gateway::queue::Queue;
 use crate::provider::{Function, Provider, Replica};
 use crate::sandbox::Usage;
 
 type Labels = Vec<(&'static str, String)>;
 
 /// Everything, in Prometheus's text format.
-pub fn describe(provider: &Provider, store: Option<Size>) -> Vec<u8> {
+pub fn describe(provider: &Provider, store: Option<Size>, queue: Option<&Queue>) -> Vec<u8> {
     let mut page = Page::default();
     let version = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("sha", crate::COMMIT.to_owned())];
     page.family(Kind::Gauge, "faas_jails_build_info", "The program that answers; always 1.", [(version, 1.0)]);
@@ -18,6 +19,9 @@ pub fn describe(provider: &Provider, store: Option<Size>) -> Vec<u8> {
     of_functions(&mut page, functions.iter().map(|f| &**f));
     of_replicas(&mut page, provider, functions.iter().map(|f| &**f));
     of_host(&mut page, provider, store);
+    if let Some(queue) = queue {
+        of_queue(&mut page, queue);
+    }
     page.into_bytes()
 }
 
@@ -92,6 +96,18 @@ fn of_replicas<'a>(page: &mut Page, provider: &Provider, functions: impl Iterato
     });
     family(Kind::Gauge, "pod_memory_working_set_bytes", "Bytes of memory that the replica uses.", |u| u.memory as f64);
     family(Kind::Gauge, "faas_jails_replica_pids", "Processes and threads of the replica.", |u| u.pids as f64);
+}
+
+/// Functions without a call in the queue have no series.
+fn of_queue(page: &mut Page, queue: &Queue) {
+    let depths = queue.depths();
+    let help = "Calls to /async-function that wait, or are being delivered.";
+    let calls = depths.into_iter().flat_map(|(function, depth)| {
+        let labels = move |state: &str| vec![("function_name", function.clone()), ("state", state.to_owned())];
+        [(labels("waiting"), depth.waiting as f64), (labels("delivering"), depth.delivering as f64)]
+    });
+    page.family(Kind::Gauge, "faas_jails_queue_calls", help, calls);
+    page.single(Kind::Gauge, "faas_jails_queue_bytes", "Bytes of these calls on disk.", queue.bytes() as f64);
 }
 
 fn of_host(page: &mut Page, provider: &Provider, store: Option<Size>) {

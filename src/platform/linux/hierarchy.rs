@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::sandbox::{Limits, Rates};
 
-/// Controllers that this program uses. cpuacct (version 1) counts only.
-const WANTED: &[&str] = &["cpu", "cpuacct", "memory", "pids", "cpuset", "io", "blkio"];
+/// Controllers that this program uses. cpuacct counts only; it and the freezer are of version 1, where version 2 needs
+/// no controller.
+const WANTED: &[&str] = &["cpu", "cpuacct", "freezer", "memory", "pids", "cpuset", "io", "blkio"];
 /// Those that a replica is in only when it has a limit of theirs.
 const SELDOM: &[&str] = &["cpuset", "io", "blkio"];
 /// In which a processor limit is counted, microseconds: the kernel's default (sched-bwc.rst).

@@ -6,19 +6,24 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, prometheus, replicas, secrets, targets, ui};
+use super::{
+    auth, build, elastic, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets,
+    targets, ui,
+};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
-    ui::configure(app);
     // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(
             system()
                 .service(resource("/info").route(get().to(info::provider)))
+                .wrap(from_fn(patience::limit))
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(info::count)),
         )
+        .service(resource("/build").route(post().to(build::build)))
+        .service(resource("/publickey").route(get().to(build::public_key)))
         .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
         .service(web::resource("/metrics").to(info::metrics))
         .service(resource("/api/v1/query").route(get().to(prometheus::query)).route(post().to(prometheus::query)))
@@ -30,11 +35,14 @@ pub(super) fn gateway(app: &mut ServiceConfig) {
     ui::configure(app);
     app.service(web::scope("/function").default_service(web::to(sync::call)))
         .service(resource("/").route(get().to(page)))
-        .service(web::scope("/async-function").default_service(web::to(asynchronous::accept)))
+        .service(
+            web::scope("/async-function").default_service(web::to(asynchronous::accept)).wrap(from_fn(patience::limit)),
+        )
         .service(
             system()
                 .service(resource("/info").route(get().to(sync::describe)))
                 .service(resource("/alert").route(post().to(alert::scale)))
+                .wrap(from_fn(patience::limit))
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(sync::count)),
         )
@@ -71,6 +79,7 @@ fn system() -> Scope {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/elastic").route(get().to(elastic::list)))
         .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/targets").route(get().to(targets::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::{OptionFuture, join};
 
 use crate::api::{self, Credentials, Shared};
+use crate::build::Builder;
 use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
@@ -25,6 +26,7 @@ pub struct Arguments {
 }
 
 pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
+    raise_open_files();
     let _lock = super::lock(&config)?;
     let credentials = match config.basic_auth {
         true => Some(Arc::new(Credentials::read(&config.secret_mount_path)?)),
@@ -46,7 +48,9 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         .build()
         .context(|| "cannot start threads")?;
     let parts = platform.clone();
-    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
+    let builder = Arc::new(Builder::open(&config, platform.clone(), Arc::clone(&images))?);
+    builder.recover()?;
+    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), Arc::clone(&builder), &config));
     let root = config.root.clone();
     let standalone = standalone.map(|bound| bound.open(&config, address)).transpose()?;
     let answer_within = config.read_timeout;
@@ -56,6 +60,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         credentials,
         metrics: Arc::new(Metrics::default()),
         images,
+        builder: Arc::clone(&builder),
         answer_within,
         gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
     };
@@ -67,6 +72,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
+            builder.jobs().stop();
             join(handle.stop(true), OptionFuture::from(standalone.map(|running| running.stop(DRAIN)))).await;
         });
         files::replace(&root.join("address"), address.to_string().as_bytes())?;
@@ -84,6 +90,16 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     background.shutdown_timeout(Duration::from_secs(5));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A connection is an open file, and the soft limit that a process is started with is made for others: as many as the
+/// hard limit allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// The name of the signal that ends the daemon, once it comes.

@@ -9,9 +9,16 @@ mod support;
 #[path = "../support/zpool.rs"]
 mod zpool;
 
+mod bad_clients;
 mod bad_images;
 mod bad_input;
+mod breakout;
+mod builder;
+mod builder_remote;
 mod conformance;
+mod elastic_idle;
+mod elastic_load;
+mod elastic_seen;
 mod elastic_zero;
 mod faas_cli;
 mod full_disk;
@@ -30,6 +37,7 @@ mod observe;
 mod on_zfs;
 mod operations;
 mod page;
+mod refusals;
 mod settings;
 mod ship;
 mod shipped;

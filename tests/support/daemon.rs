@@ -295,12 +295,17 @@ impl Daemon {
 
     /// The same with this on its standard input.
     pub fn faas_cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        self.faas_cli_at(&self.url(), arguments, input)
+    }
+
+    /// Runs stock faas-cli, with its files in this daemon's temporary directory, against an address.
+    pub fn faas_cli_at(&self, url: &str, arguments: &[&str], input: &[u8]) -> Output {
         let program = parts::stock("faas-cli").expect("the test asked for faas-cli first");
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
-            .env("OPENFAAS_URL", self.url())
+            .env("OPENFAAS_URL", url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

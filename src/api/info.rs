@@ -121,6 +121,7 @@ pub fn label(path: &str) -> &'static str {
         "/system/images/load",
         "/system/alert",
         "/system/replicas",
+        "/system/elastic",
         "/system/targets",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -45,6 +45,26 @@ fn of_functions<'a>(page: &mut Page, functions: impl Iterator<Item = &'a Functio
     family(Kind::Gauge, "faas_jails_function_replicas_ready", "Replicas that take requests.", &|f| {
         f.available() as f64
     });
+    family(Kind::Gauge, "faas_jails_function_requests_waiting", "Requests that wait for a replica.", &|f| {
+        f.line.len() as f64
+    });
+    family(Kind::Gauge, "faas_jails_function_replicas_frozen", "Replicas that are idle and stopped in place.", &|f| {
+        f.frozen().len() as f64
+    });
+    family(
+        Kind::Counter,
+        "faas_jails_function_cold_starts_total",
+        "Calls that found it at zero and had it started.",
+        &|f| f.decisions.cold_starts() as f64,
+    );
+    let decisions = functions.clone().flat_map(|f| {
+        f.decisions.by_reason().map(|(why, count)| {
+            let labels: Labels = vec![("function_name", f.key.to_string()), ("reason", why.to_string())];
+            (labels, count as f64)
+        })
+    });
+    let help = "Changes of the number of replicas that no person asked for, by reason.";
+    page.family(Kind::Counter, "faas_jails_function_decisions_total", help, decisions);
     let restarts = functions.flat_map(|f| {
         let counts = f.restarts.by_reason();
         counts.map(|(reason, count)| {
@@ -98,6 +118,8 @@ fn of_host(page: &mut Page, provider: &Provider, store: Option<Size>) {
     let mut gauge = |metric: &str, help: &str, value: f64| page.single(Kind::Gauge, metric, help, value);
     gauge("faas_jails_addresses_used", "Addresses of the pool that replicas hold.", used as f64);
     gauge("faas_jails_addresses", "Addresses in the pool.", room as f64);
+    let bytes = provider.frozen_bytes() as f64;
+    gauge("faas_jails_frozen_bytes", "Bytes of memory that frozen replicas had when they were stopped.", bytes);
     gauge("faas_jails_replicas_retiring", "Replicas being drained and removed.", provider.retiring() as f64);
     if let Some(store) = store {
         gauge("faas_jails_images", "Images in the store.", store.images as f64);

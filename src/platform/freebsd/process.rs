@@ -1,6 +1,6 @@
 //! Processes of a jail: sysctl(3) `kern.proc.proc`, a list of `struct kinfo_proc` (sys/user.h).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use libc::kinfo_proc;
@@ -23,6 +23,8 @@ pub struct Listed {
     pub resident: u64,
     /// Threads.
     pub threads: u64,
+    /// Stopped by a signal.
+    pub stopped: bool,
 }
 
 /// Living processes of jail `jid` (no zombies), oldest first.
@@ -37,7 +39,21 @@ pub fn jails() -> Result<BTreeSet<Jid>> {
     Ok(all()?.iter().map(|process| process.ki_jid).collect())
 }
 
+/// Jails with so many processes that somebody should look: how many, those counted that are dead and not waited for.
+pub fn crowds() -> Result<Vec<(Jid, u64)>> {
+    const MANY: u64 = 16;
+    let mut counts: BTreeMap<Jid, u64> = BTreeMap::new();
+    for process in table()?.iter().filter(|process| process.ki_jid != 0) {
+        *counts.entry(process.ki_jid).or_default() += 1;
+    }
+    Ok(counts.into_iter().filter(|(_, count)| *count > MANY).collect())
+}
+
 fn all() -> Result<Vec<kinfo_proc>> {
+    Ok(table()?.into_iter().filter(|process| process.ki_stat != libc::SZOMB).collect())
+}
+
+fn table() -> Result<Vec<kinfo_proc>> {
     let mib = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PROC];
     let bytes = sysctl::read(&mib).context(|| "cannot list processes")?;
     // `ki_structsize` is the first field of every kinfo_proc.
@@ -48,8 +64,7 @@ fn all() -> Result<Vec<kinfo_proc>> {
     }
     let entries = bytes.chunks_exact(size_of::<kinfo_proc>());
     // SAFETY: the kernel wrote a kinfo_proc there, plain data, and the read needs no alignment.
-    let entries = entries.map(|chunk| unsafe { chunk.as_ptr().cast::<kinfo_proc>().read_unaligned() });
-    Ok(entries.filter(|process| process.ki_stat != libc::SZOMB).collect())
+    Ok(entries.map(|chunk| unsafe { chunk.as_ptr().cast::<kinfo_proc>().read_unaligned() }).collect())
 }
 
 fn listed(process: &kinfo_proc) -> Listed {
@@ -63,6 +78,7 @@ fn listed(process: &kinfo_proc) -> Listed {
             + Duration::new(children.tv_sec as u64, children.tv_usec as u32 * 1000),
         resident: process.ki_rssize as u64 * page,
         threads: process.ki_numthreads as u64,
+        stopped: process.ki_stat == libc::SSTOP,
     }
 }
 

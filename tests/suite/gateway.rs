@@ -1,5 +1,8 @@
 //! The standalone port: the gateway's API without a gateway.
 
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{Daemon, eventually, http::Client};
@@ -238,4 +241,30 @@ fn faas_cli_needs_no_gateway() {
     assert!(run(&["list"]).contains('f'));
     assert!(run(&["logs", "f", "--tail=false"]).contains("probe is listening"));
     run(&["remove", "f"]);
+}
+
+/// The second piece is made 20 s after the first: who has to wait for it has waited for the whole.
+#[test]
+fn events_and_lines_pass_as_they_come_and_websockets_both_ways() {
+    needs_root!();
+    let daemon = with_function("f");
+    for (path, accept) in [("sse", "text/event-stream"), ("ndjson", "application/x-ndjson"), ("chunked", "*/*")] {
+        let start = Instant::now();
+        let target = format!("/function/f/{path}?n=2&gap=20000");
+        let mut stream = daemon.gateway.request("GET", &target).header("Accept", accept).open().expect(path);
+        assert!(stream.body_line().expect("a line").is_some_and(|line| line.contains('0')), "{path}");
+        assert!(start.elapsed() < Duration::from_secs(19), "the first piece of {path} came with the last");
+    }
+    let mut exchange = daemon.gateway.raw();
+    let upgrade = b"GET /function/f/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    exchange.write(upgrade).expect("writing the handshake");
+    exchange.read_head(false).expect("its answer");
+    assert_eq!((exchange.status, exchange.header("sec-websocket-accept")), (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+    let mut socket = exchange.upgraded();
+    // A frame whose mask is zeros holds its text as it is.
+    socket.get_mut().write_all(b"\x81\x85\0\0\0\0hello").expect("sending a frame");
+    let mut frame = [0; 7];
+    socket.read_exact(&mut frame).expect("a frame");
+    assert_eq!(&frame, b"\x81\x05hello");
 }

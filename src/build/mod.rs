@@ -178,7 +178,9 @@ impl Builder {
         let settings = config.builder.clone();
         let dir = config.root.join("builder");
         private(&dir.join("work"))?;
-        private(&dir.join("modules"))?;
+        // Shown to builds, which are nobody: the way to it is root's alone, it is not.
+        let modules = dir.join("modules");
+        std::fs::create_dir_all(&modules).context(|| format!("cannot make {}", modules.display()))?;
         let toolchains = Toolchains::new(&settings, dir.join("go"));
         let proxy = settings.proxy.clone().or_else(|| default_proxy(toolchains.host().ok().flatten().as_ref()));
         Ok(Self {

@@ -17,6 +17,7 @@ mod zpool;
 mod idle;
 mod images;
 mod invoke;
+mod island;
 mod load;
 mod process;
 mod report;
@@ -26,12 +27,13 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 5] = [
+const ALL: [(&str, fn()); 6] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
+    ("island", island::run),
 ];
 
 fn main() {

@@ -15,7 +15,7 @@ use crate::provider::Provider;
 mod auth;
 pub(crate) mod error;
 mod functions;
-mod gojson;
+pub(crate) mod gojson;
 pub(crate) mod headers;
 pub(crate) mod info;
 pub(crate) mod invoke;

@@ -4,13 +4,15 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{OptionFuture, join};
+use futures_util::future::{OptionFuture, join3};
 
 use crate::api::{self, Credentials, Shared};
+use crate::build::Builder;
 use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
 use crate::gateway::Standalone;
+use crate::island;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
@@ -37,6 +39,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     let listener = TcpListener::bind(config.listen).context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context(|| "cannot listen")?;
     let standalone = Standalone::bind(&config)?;
+    let island = island::Service::bind(&config)?;
     let (platform, images) = super::open(&config)?;
     images.recover()?;
     let background = tokio::runtime::Builder::new_multi_thread()
@@ -46,6 +49,9 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         .build()
         .context(|| "cannot start threads")?;
     let parts = platform.clone();
+    let builder =
+        island.is_some().then(|| Builder::open(&config, platform.clone(), Arc::clone(&images))).transpose()?;
+    builder.iter().try_for_each(Builder::recover)?;
     let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
     let root = config.root.clone();
     let standalone = standalone.map(|bound| bound.open(&config, address)).transpose()?;
@@ -59,15 +65,27 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         answer_within,
         gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
     };
+    let island = island.zip(builder).map(|(bound, builder)| {
+        bound.open(island::Parts {
+            provider: Arc::clone(&provider),
+            builder: Arc::new(builder),
+            images: Arc::clone(&shared.images),
+            metrics: Arc::clone(&shared.metrics),
+        })
+    });
+    let island = island.transpose()?;
     actix_web::rt::System::new().block_on(async {
         let server = api::serve(listener, shared.clone(), DRAIN)?;
         let handle = server.handle();
         let standalone = standalone.map(|standalone| standalone.serve(shared, DRAIN)).transpose()?;
+        let island = island.map(|service| service.serve(DRAIN)).transpose()?;
         let asked = asked_to_end().context(|| "cannot wait for signals")?;
         let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
-            join(handle.stop(true), OptionFuture::from(standalone.map(|running| running.stop(DRAIN)))).await;
+            let standalone = OptionFuture::from(standalone.map(|running| running.stop(DRAIN)));
+            let island = OptionFuture::from(island.map(island::Running::stop));
+            join3(handle.stop(true), standalone, island).await;
         });
         files::replace(&root.join("address"), address.to_string().as_bytes())?;
         tracing::info!("listening on http://{address}");

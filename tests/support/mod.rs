@@ -10,6 +10,7 @@ pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod gateway;
+pub mod git;
 pub mod http;
 pub mod image;
 pub mod images;
@@ -19,6 +20,7 @@ pub mod parts;
 #[cfg_attr(target_os = "linux", path = "platform_linux.rs")]
 pub mod platform;
 pub mod registry;
+pub mod sky;
 
 pub use daemon::Daemon;
 pub use http::Response;

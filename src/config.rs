@@ -171,6 +171,8 @@ pub struct Images {
     pub mirrors: std::collections::BTreeMap<String, Vec<String>>,
     /// How many layers are fetched at once.
     pub parallel: usize,
+    /// Files with public keys (Ed25519, PEM): `image import` takes what one of them has signed.
+    pub trusted_keys: Vec<PathBuf>,
 }
 
 impl Images {
@@ -203,6 +205,7 @@ impl Default for Images {
             insecure_registries: Vec::new(),
             mirrors: Default::default(),
             parallel: 3,
+            trusted_keys: Vec::new(),
         }
     }
 }

@@ -39,6 +39,12 @@ link of-watchdog "${OF_WATCHDOG:-}" github.com/openfaas/of-watchdog 9bdadb1 0.11
 link fwatchdog "${FWATCHDOG:-}" github.com/openfaas/classic-watchdog 23db914 0.3.9
 # Under a licence of its own (OpenFaaS CE EULA): tests run it, and nothing of it is shipped.
 link openfaas-gateway "${OPENFAAS_GATEWAY:-}" github.com/openfaas/faas/gateway 8d803bf9 0.27.14
+# Its page: a directory beside the program, or in the module that it was built from.
+rm -f "$dir/openfaas-gateway-assets"
+for assets in "$(dirname "$(readlink -f "$dir/openfaas-gateway" || echo /)")/assets" \
+    "$(go env GOMODCACHE)"/github.com/openfaas/faas/gateway@*/assets; do
+    [ ! -e "$assets/index.html" ] || ln -sfn "$assets" "$dir/openfaas-gateway-assets"
+done
 
 [ -n "$bench" ] || exit 0
 source=$project/benches/stock-proxy

@@ -21,6 +21,7 @@ pub(crate) mod info;
 pub(crate) mod invoke;
 mod logs;
 mod namespaces;
+mod patience;
 mod peer;
 mod prometheus;
 mod replicas;

@@ -6,16 +6,18 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 
 use crate::gateway::{alert, asynchronous, sync};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, prometheus, replicas, secrets, targets, ui};
+use super::{
+    auth, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets, targets, ui,
+};
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 pub(super) fn provider(app: &mut ServiceConfig) {
-    ui::configure(app);
     // First, and without a pattern to match: every call comes this way.
     app.service(web::scope("/function").default_service(web::to(invoke::invoke)))
         .service(
             system()
                 .service(resource("/info").route(get().to(info::provider)))
+                .wrap(from_fn(patience::limit))
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(info::count)),
         )
@@ -30,11 +32,14 @@ pub(super) fn gateway(app: &mut ServiceConfig) {
     ui::configure(app);
     app.service(web::scope("/function").default_service(web::to(sync::call)))
         .service(resource("/").route(get().to(page)))
-        .service(web::scope("/async-function").default_service(web::to(asynchronous::accept)))
+        .service(
+            web::scope("/async-function").default_service(web::to(asynchronous::accept)).wrap(from_fn(patience::limit)),
+        )
         .service(
             system()
                 .service(resource("/info").route(get().to(sync::describe)))
                 .service(resource("/alert").route(post().to(alert::scale)))
+                .wrap(from_fn(patience::limit))
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(sync::count)),
         )

@@ -9,7 +9,7 @@ use crate::function::Quantity;
 use crate::image::Platform;
 use crate::network::{Mode, Port};
 
-/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it ignores it.
+/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it refuses it.
 const DISK: &str = "com.faas-jails.disk";
 
 /// Which platform of a multi-platform image to take, such as `linux/amd64`.

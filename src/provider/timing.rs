@@ -37,9 +37,9 @@ impl Timing {
         Start { starts: self.starts.clone(), cause, begun: now, last: now }
     }
 
-    /// What was seen so far.
+    /// What was seen so far. A family without a sample cannot be written, and is left out.
     pub fn collect(&self) -> Vec<MetricFamily> {
-        self.starts.collect()
+        self.starts.collect().into_iter().filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
 
@@ -114,6 +114,7 @@ mod tests {
     #[test]
     fn steps_are_counted_by_name_and_cause() {
         let timing = Timing::default();
+        assert!(timing.collect().is_empty(), "before the first start");
         let mut start = timing.start(Cause::Request);
         start.done("root");
         start.ready();

@@ -9,11 +9,13 @@ mod support;
 #[path = "../support/zpool.rs"]
 mod zpool;
 
+mod bad_clients;
 mod bad_images;
 mod bad_input;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;
+mod full_disk;
 mod gateway;
 mod gateway_queue;
 mod gateway_tls;
@@ -33,6 +35,7 @@ mod on_zfs;
 mod operations;
 mod page;
 mod settings;
+mod ship;
 mod shipped;
 mod stock_gateway;
 mod stock_images;

@@ -74,6 +74,13 @@ fn families_are_declared_once_and_before_their_samples() {
 }
 
 #[test]
+fn a_daemon_that_has_started_nothing_yet_tells_its_metrics() {
+    needs_root!();
+    let daemon = Daemon::with().without_images().start();
+    assert_eq!(sample(&daemon.http.get("/metrics").expect(200).text(), &["faas_jails_images "]), Some(0.0));
+}
+
+#[test]
 fn starts_are_told_by_step_and_cause_and_ends_by_reason() {
     needs_root!();
     let daemon = Daemon::start();

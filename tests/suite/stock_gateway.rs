@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::browser::Browser;
 use crate::support::gateway::Behind;
 use crate::support::{Daemon, eventually, http::Client, images};
-use crate::{needs_root, needs_stock};
+use crate::{linux_only, needs_browser, needs_root, needs_stock};
 
 impl Behind {
     #[track_caller]
@@ -87,30 +88,35 @@ fn a_log_that_is_followed_ends_before_the_gateway_cuts_it() {
     stock.has_not_panicked();
 }
 
+/// Its own page, in a real browser, as a person uses it.
 #[test]
-fn faas_cli_does_not_see_the_difference() {
+fn its_page_deploys_invokes_and_deletes() {
     needs_root!();
-    needs_stock!("faas-cli");
+    linux_only!("drives a browser on this machine");
+    needs_browser!();
     let program = needs_stock!("openfaas-gateway");
+    needs_stock!("openfaas-gateway-assets");
     let stock = Behind::start(&program, Daemon::with(), &[]);
-    let url = format!("http://{}", stock.gateway.address);
-    let run = |arguments: &[&str]| {
-        let out = stock.daemon.faas_cli_with_input(&[arguments, &["--gateway", &url]].concat(), b"input");
-        let told = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "faas-cli {arguments:?}: {told}");
-        told
-    };
-    run(&["login", "--username", "admin", "--password", "secret"]);
-    assert!(run(&["version", "--warn-update=false"]).contains("faas-jails"));
-    run(&["deploy", "--image", images::PROBE, "--name", "f"]);
-    run(&["ready", "f"]);
-    assert!(run(&["invoke", "f"]).contains("\"body\":\"input\""));
-    assert!(run(&["list"]).lines().any(|line| line.split_whitespace().eq(["f", "1", "1"])));
-    assert!(run(&["describe", "f"]).contains("Invocations"));
-    run(&["secret", "create", "key", "--from-literal", "value"]);
-    assert!(run(&["secret", "list"]).contains("key"));
-    assert!(run(&["namespaces"]).contains("openfaas-fn"));
-    run(&["remove", "f"]);
+    let browser = Browser::start();
+    browser.open(&format!("http://admin:secret@{}/ui/", stock.gateway.address));
+    browser.click(".blankslate button");
+    browser.click("md-dialog md-tab-item:nth-child(2)");
+    browser.fill("[name=dockerImage]", images::PROBE);
+    browser.fill("[name=serviceName]", "greeter");
+    browser.click("md-dialog-actions button.md-primary");
+    browser.shows("md-list-item.md-3-line", "greeter");
+    assert_eq!(stock.daemon.available("greeter"), 1);
+    browser.click("md-list-item.md-3-line button");
+    browser.fill("[ng-model='invocation.request']", "hello");
+    browser.click("[ng-click='fireRequest()']:not([disabled])");
+    browser.holds("[ng-model=invocationStatus]", "200");
+    browser.holds("[ng-model=invocationResponse]", "\"body\": \"hello\"");
+    // It reads the count again every few seconds.
+    browser.holds("md-card input[value='1']", "1");
+    browser.picture("stock-page");
+    browser.click("[ng-click='deleteFunction()']");
+    browser.click("md-dialog .md-confirm-button");
+    eventually("the function is gone", || stock.daemon.list("openfaas-fn").is_empty().then_some(()));
     stock.has_not_panicked();
 }
 

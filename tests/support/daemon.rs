@@ -24,6 +24,7 @@ pub struct Options {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
+    dataset: Option<String>,
     bare: bool,
     small: bool,
 }
@@ -80,6 +81,12 @@ impl Options {
     /// Turns basic authentication on, with this `user:password`; the daemon's own client uses it.
     pub fn credentials(mut self, text: &str) -> Self {
         self.credentials = Some(text.to_owned());
+        self
+    }
+
+    /// Keeps images and roots below this dataset, which the test has made.
+    pub fn zfs(mut self, dataset: &str) -> Self {
+        self.dataset = Some(dataset.to_owned());
         self
     }
 
@@ -147,8 +154,11 @@ impl Options {
         if !network.contains("nat =") {
             network += "nat = false\n";
         }
-        let ground = platform::Ground::make(&lease.realm());
-        let (above, mode) = ground.settings();
+        let ground = platform::Ground::make(&lease.realm(), self.dataset.as_deref());
+        let (mut above, mode) = ground.settings();
+        if top.contains("storage =") {
+            above.clear();
+        }
         let text = format!(
             "root = \"{}\"
 realm = \"{}\"
@@ -175,7 +185,7 @@ subnet = \"{}\"
             dir,
             root,
             config,
-            _ground: ground,
+            ground,
             lease,
             env: self.env,
             arguments: self.arguments,
@@ -196,7 +206,7 @@ pub struct Daemon {
     /// Its configuration.
     pub config: PathBuf,
     dir: TempDir,
-    _ground: platform::Ground,
+    ground: platform::Ground,
     lease: Lease,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -285,12 +295,17 @@ impl Daemon {
 
     /// The same with this on its standard input.
     pub fn faas_cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        self.faas_cli_at(&self.url(), arguments, input)
+    }
+
+    /// Runs stock faas-cli, with its files in this daemon's temporary directory, against an address.
+    pub fn faas_cli_at(&self, url: &str, arguments: &[&str], input: &[u8]) -> Output {
         let program = parts::stock("faas-cli").expect("the test asked for faas-cli first");
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
-            .env("OPENFAAS_URL", self.url())
+            .env("OPENFAAS_URL", url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -390,6 +405,11 @@ impl Daemon {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// How many layers its storage has.
+    pub fn layers(&self) -> usize {
+        self.ground.layers().unwrap_or_else(|| fs::read_dir(self.root.join("layers")).map_or(0, Iterator::count))
     }
 
     /// How many files the daemon has open.

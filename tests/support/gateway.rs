@@ -34,9 +34,13 @@ impl Behind {
         stage.deploy(json!({"service": "first"}));
         let host = stage.host();
         let daemon = options.set(&format!("listen = \"{host}:0\"")).credentials("admin:secret").start();
+        let mut layer = Layer::new().file("gateway", 0o755, &fs::read(program).expect("reading the gateway"));
+        if let Some(assets) = parts::stock("openfaas-gateway-assets") {
+            layer = with_files(layer, "assets", &assets);
+        }
         let image = Image::new()
             .layer(images::base_layer())
-            .layer(Layer::new().file("gateway", 0o755, &fs::read(program).expect("reading the gateway")))
+            .layer(layer)
             .set("Entrypoint", json!(["/gateway"]))
             .set("User", json!("1000:1000"));
         stage.load(&image.docker_save(IMAGE));
@@ -71,6 +75,19 @@ impl Behind {
     pub fn log(&self) -> String {
         self.stage.http.get("/system/logs?name=gateway&tail=10000").expect(200).text()
     }
+}
+
+/// Adds what is in a directory.
+fn with_files(mut layer: Layer, name: &str, directory: &Path) -> Layer {
+    for entry in fs::read_dir(directory).expect("reading the gateway's page") {
+        let path = entry.expect("reading the gateway's page").path();
+        let name = format!("{name}/{}", path.file_name().expect("a name").to_string_lossy());
+        layer = match path.is_dir() {
+            true => with_files(layer, &name, &path),
+            false => layer.file(&name, 0o644, &fs::read(&path).expect("reading the gateway's page")),
+        };
+    }
+    layer
 }
 
 /// The settings that are shipped.

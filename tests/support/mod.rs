@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub mod browser;
 pub mod client;
 pub mod daemon;
+pub mod dataset;
 pub mod gateway;
 pub mod git;
 pub mod http;

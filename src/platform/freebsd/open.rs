@@ -26,12 +26,7 @@ pub fn open(config: &Config) -> Result<Platform> {
     if all.iter().chain(&config.network.modes).any(|mode| *mode == Mode::Bridge) {
         return unsupported("network mode bridge is Linux's; on FreeBSD it is alias, vnet, none or inherit");
     }
-    let storage = ZfsStorage::open(Settings {
-        parent: config.zfs.dataset.parse::<Parent>()?,
-        realm: config.realm.clone(),
-        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
-        engine: Choice::Best,
-    })?;
+    let storage = open_zfs(config)?;
     let network = network::Settings {
         realm: config.realm.clone(),
         egress: config.network.egress.clone(),
@@ -46,6 +41,16 @@ pub fn open(config: &Config) -> Result<Platform> {
         storage: Arc::new(Furnished(storage)),
         network: Arc::from(network::connect(config.network.mode, network)),
         sandbox: Arc::new(JailSandbox::open(sandbox)?),
+    })
+}
+
+/// The ZFS storage that the configuration names.
+pub fn open_zfs(config: &Config) -> Result<ZfsStorage> {
+    ZfsStorage::open(Settings {
+        parent: config.zfs.dataset.parse::<Parent>()?,
+        realm: config.realm.clone(),
+        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
+        engine: Choice::Best,
     })
 }
 

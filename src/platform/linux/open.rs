@@ -36,12 +36,17 @@ pub fn open(config: &Config) -> Result<Platform> {
 fn storage(config: &Config) -> Result<Arc<dyn Storage>> {
     Ok(match config.storage {
         StorageKind::Overlay => Arc::new(OverlayStorage::new(config.root.clone(), config.realm.clone())?),
-        StorageKind::Zfs => Arc::new(ZfsStorage::open(Settings {
-            parent: config.zfs.dataset.parse::<Parent>()?,
-            realm: config.realm.clone(),
-            mounting: Mounting::Path(config.root.join("zfs")),
-            engine: Choice::Best,
-        })?),
+        StorageKind::Zfs => Arc::new(open_zfs(config)?),
+    })
+}
+
+/// The ZFS storage that the configuration names.
+pub fn open_zfs(config: &Config) -> Result<ZfsStorage> {
+    ZfsStorage::open(Settings {
+        parent: config.zfs.dataset.parse::<Parent>()?,
+        realm: config.realm.clone(),
+        mounting: Mounting::Path(config.root.join("zfs")),
+        engine: Choice::Best,
     })
 }
 

@@ -32,8 +32,8 @@ pub fn run() {
     };
     let [mut one_bare, mut one_call, mut ten_bare, mut ten_calls]: [Vec<f64>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        one_bare.push(timed(&bare));
-        one_call.push(timed(&called));
+        one_bare.push(timed(bare));
+        one_call.push(timed(called));
         ten_bare.push(timed(|| at_once(&bare)));
         ten_calls.push(timed(|| at_once(&called)));
     }

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::provider::Provider;
 
 mod auth;
+mod build;
 pub(crate) mod error;
 mod functions;
 pub(crate) mod gojson;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Loads image archives that come over HTTP.
     pub images: Arc<crate::image::Store>,
+    /// Compiles functions that are sent as source.
+    pub builder: Arc<crate::build::Builder>,
     /// Longest time a function may take to answer a call.
     pub answer_within: Duration,
     /// The standalone port, where there is one.

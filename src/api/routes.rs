@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 use crate::gateway::{alert, asynchronous, sync};
 
 use super::{
-    auth, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets, targets, ui,
+    auth, build, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets, targets, ui,
 };
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
@@ -21,6 +21,8 @@ pub(super) fn provider(app: &mut ServiceConfig) {
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(info::count)),
         )
+        .service(resource("/build").route(post().to(build::build)))
+        .service(resource("/publickey").route(get().to(build::public_key)))
         .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
         .service(web::resource("/metrics").to(info::metrics))
         .service(resource("/api/v1/query").route(get().to(prometheus::query)).route(post().to(prometheus::query)))

@@ -13,6 +13,7 @@ use crate::image::Store;
 use crate::platform::{self, Platform};
 
 mod address;
+mod build;
 mod client;
 mod describe;
 mod exec;
@@ -51,6 +52,8 @@ enum Verb {
     Exec(exec::Arguments),
     /// Show what replicas use: processor, memory, processes
     Stats(stats::Arguments),
+    /// Compile the Go functions of a stack file into images, in a sandbox
+    Build(build::Arguments),
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
@@ -109,6 +112,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Ps(arguments) => ps::run(&config, &arguments),
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
+        Verb::Build(arguments) => build::run(config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Address(verb) => address::run(&config, verb),
         Verb::Info => info::run(&config),

@@ -50,10 +50,9 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         .build()
         .context(|| "cannot start threads")?;
     let parts = platform.clone();
-    let builder =
-        island.is_some().then(|| Builder::open(&config, platform.clone(), Arc::clone(&images))).transpose()?;
-    builder.iter().try_for_each(Builder::recover)?;
-    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
+    let builder = Arc::new(Builder::open(&config, platform.clone(), Arc::clone(&images))?);
+    builder.recover()?;
+    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), Arc::clone(&builder), &config));
     let root = config.root.clone();
     let standalone = standalone.map(|bound| bound.open(&config, address)).transpose()?;
     let answer_within = config.read_timeout;
@@ -63,13 +62,14 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         credentials,
         metrics: Arc::new(Metrics::default()),
         images,
+        builder: Arc::clone(&builder),
         answer_within,
         gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
     };
-    let island = island.zip(builder).map(|(bound, builder)| {
+    let island = island.map(|bound| {
         bound.open(island::Parts {
             provider: Arc::clone(&provider),
-            builder: Arc::new(builder),
+            builder: Arc::clone(&builder),
             images: Arc::clone(&shared.images),
             metrics: Arc::clone(&shared.metrics),
         })
@@ -84,6 +84,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
+            builder.jobs().stop();
             let standalone = OptionFuture::from(standalone.map(|running| running.stop(DRAIN)));
             let island = OptionFuture::from(island.map(island::Running::stop));
             join3(handle.stop(true), standalone, island).await;

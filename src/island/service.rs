@@ -32,7 +32,6 @@ pub struct Service {
 
 /// The port, serving.
 pub struct Running {
-    island: Arc<Island>,
     handle: ServerHandle,
     sweeper: actix_web::rt::task::JoinHandle<()>,
     note: PathBuf,
@@ -58,10 +57,10 @@ impl Service {
         let server = routes::serve(listener, Arc::clone(&island), drain)?;
         let handle = server.handle();
         actix_web::rt::spawn(server);
-        let sweeper = actix_web::rt::spawn(sweep(Arc::clone(&island)));
+        let sweeper = actix_web::rt::spawn(sweep(island));
         files::replace(&note, address.to_string().as_bytes())?;
         tracing::info!("listening on http://{} for Sky Island's clients", address);
-        Ok(Running { island, handle, sweeper, note })
+        Ok(Running { handle, sweeper, note })
     }
 }
 
@@ -75,9 +74,8 @@ impl Bound {
 }
 
 impl Running {
-    /// Ends it, and what runs for its callers: they are told.
+    /// Ends it. What runs has been told to end before: its callers are told.
     pub async fn stop(self) {
-        self.island.builder.jobs().stop();
         self.sweeper.abort();
         self.handle.stop(true).await;
         if let Err(fault) = files::remove(&self.note) {

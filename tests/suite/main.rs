@@ -12,6 +12,8 @@ mod zpool;
 mod bad_clients;
 mod bad_images;
 mod bad_input;
+mod builder;
+mod builder_remote;
 mod conformance;
 mod elastic_zero;
 mod faas_cli;

@@ -7,6 +7,7 @@
 use prometheus::core::Collector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::gateway::queue::Queue;
 use crate::image::Store;
 use crate::provider::Provider;
 
@@ -59,13 +60,13 @@ impl Metrics {
     }
 
     /// All metrics in Prometheus's text format.
-    pub fn render(&self, provider: &Provider, images: &Store) -> Vec<u8> {
+    pub fn render(&self, provider: &Provider, images: &Store, queue: Option<&Queue>) -> Vec<u8> {
         let mut text = Vec::new();
-        let mut families = [self.registry.gather(), provider.timing.collect()].concat();
+        let mut families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
         // One that nothing has been counted in yet cannot be written.
         families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory");
-        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage)));
+        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queue));
         text
     }
 }

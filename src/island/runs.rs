@@ -51,6 +51,7 @@ impl Island {
                 cpu_millis: Some(settings.cpu_millis),
                 pids: Some(settings.pids),
                 open_files: Some(OPEN_FILES),
+                ..sandbox::Limits::default()
             },
         };
         let mut job = Job::new(name, image.run.argv.clone(), limits);

@@ -21,6 +21,7 @@ pub(crate) mod info;
 pub(crate) mod invoke;
 mod logs;
 mod namespaces;
+mod openapi;
 mod peer;
 mod replicas;
 mod routes;
@@ -60,6 +61,7 @@ const BODY_MAX: usize = 8 << 20;
 /// gracefully: requests under way have `drain` to end.
 pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<Server> {
     start(listener, shared, drain, |app| {
+        app.app_data(web::Data::new(openapi::Served::Provider));
         routes::provider(app);
     })
 }
@@ -68,6 +70,7 @@ pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<S
 pub fn serve_gateway(listener: TcpListener, gateway: Arc<Gateway>, shared: Shared, drain: Duration) -> Result<Server> {
     start(listener, shared, drain, move |app| {
         app.app_data(web::Data::from(Arc::clone(&gateway)));
+        app.app_data(web::Data::new(openapi::Served::Gateway));
         routes::gateway(app);
     })
 }

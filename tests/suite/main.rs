@@ -12,6 +12,7 @@ mod zpool;
 mod bad_images;
 mod bad_input;
 mod conformance;
+mod description;
 mod elastic_zero;
 mod faas_cli;
 mod gateway;

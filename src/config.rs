@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use crate::fault::{Context, Fault, Result};
 use crate::function::{Namespace, Realm};
 use crate::gateway;
+use crate::network::{Mode, ipam};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -110,9 +111,13 @@ impl Default for Zfs {
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// How replicas are connected, unless an annotation of the function says otherwise.
-    pub mode: NetworkMode,
+    pub mode: Mode,
+    /// What such an annotation may ask for, beside `mode`.
+    pub modes: Vec<Mode>,
     /// Replicas' addresses; the first is the host's own.
     pub subnet: IpNetwork,
+    /// Addresses of the other family, so that replicas have one of each.
+    pub subnet6: Option<IpNetwork>,
     /// Whether replicas can reach beyond this host, by address translation.
     pub nat: bool,
     /// FreeBSD: the interface that leads outside, on which addresses are translated.
@@ -121,27 +126,31 @@ pub struct Network {
     pub dns: Vec<IpAddr>,
 }
 
-/// How replicas are connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// Linux: an own network namespace on a bridge of this program.
-    Bridge,
-    /// FreeBSD: an address of the pool on an interface of this program, shared stack.
-    Alias,
-    /// FreeBSD: an own network stack, connected by an epair to a bridge of this program.
-    Vnet,
-}
-
 impl Default for Network {
     fn default() -> Self {
+        let freebsd = cfg!(target_os = "freebsd");
         Self {
-            mode: if cfg!(target_os = "freebsd") { NetworkMode::Alias } else { NetworkMode::Bridge },
+            mode: if freebsd { Mode::Alias } else { Mode::Bridge },
+            // Not inherit: a function there is next to everything that trusts the host's loopback.
+            modes: if freebsd { vec![Mode::None, Mode::Alias, Mode::Vnet] } else { vec![Mode::None, Mode::Bridge] },
             subnet: IpNetwork::new(Ipv4Addr::new(10, 62, 0, 0).into(), 16).expect("16 is a prefix length"),
+            subnet6: None,
             nat: true,
             egress: None,
             dns: Vec::new(),
         }
+    }
+}
+
+impl Network {
+    /// The networks that addresses are taken from: where replicas are called first.
+    pub fn networks(&self) -> Vec<IpNetwork> {
+        [Some(self.subnet), self.subnet6].into_iter().flatten().map(|n| ipam::whole(n).unwrap_or(n)).collect()
+    }
+
+    /// Whether a function may be connected like this.
+    pub fn allows(&self, mode: Mode) -> bool {
+        mode == self.mode || self.modes.contains(&mode)
     }
 }
 
@@ -159,6 +168,8 @@ pub struct Images {
     pub mirrors: std::collections::BTreeMap<String, Vec<String>>,
     /// How many layers are fetched at once.
     pub parallel: usize,
+    /// Files with public keys (Ed25519, PEM): `image import` takes what one of them has signed.
+    pub trusted_keys: Vec<PathBuf>,
 }
 
 impl Images {
@@ -191,6 +202,7 @@ impl Default for Images {
             insecure_registries: Vec::new(),
             mirrors: Default::default(),
             parallel: 3,
+            trusted_keys: Vec::new(),
         }
     }
 }
@@ -298,6 +310,10 @@ impl Config {
         if let Some(value) = env("max_idle_conns_per_host") {
             config.max_idle_conns_per_host = number("max_idle_conns_per_host", value)? as usize;
         }
+        if config.network.subnet6.is_some_and(|second| second.is_ipv4() == config.network.subnet.is_ipv4()) {
+            return Err(Fault::invalid("subnet and subnet6 of [network] must be of different families, IPv4 and IPv6"));
+        }
+        ipam::check(&config.network.networks()).context(|| "[network]")?;
         config.gateway.lay_over(env)?;
         if !config.root.is_absolute() {
             return Err(Fault::invalid(format!("root ({}) must be an absolute path", config.root.display())));
@@ -400,6 +416,9 @@ mod tests {
         for (toml, word) in [
             ("lisen = '127.0.0.1:1'", "lisen"),
             ("[network]\nmode = 'magic'", "magic"),
+            ("[network]\nmodes = ['magic']", "magic"),
+            ("[network]\nsubnet6 = '10.1.0.0/16'", "subnet6"),
+            ("[network]\nsubnet = '10.1.0.0/31'", "no room"),
             ("realm = 'too_long'", "realm"),
             ("root = 'relative'", "relative"),
             ("read_timeout = 'soon'", "soon"),

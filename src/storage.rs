@@ -71,7 +71,8 @@ pub enum Whiteouts {
 pub struct RootOptions {
     /// The replica never writes to it.
     pub read_only: bool,
-    /// Most bytes the replica may add, if limited and if this storage can limit it.
+    /// Most bytes the replica may add, if limited. Storage that cannot limit it refuses with
+    /// [`crate::fault::Kind::Unsupported`].
     pub quota: Option<u64>,
 }
 

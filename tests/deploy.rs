@@ -76,7 +76,9 @@ fn the_newsyslog_line_has_its_fields() {
 fn the_pf_example_translates_before_it_filters() {
     let file = text("freebsd/pf.conf.example");
     let at = |start: &str| file.lines().position(|line| line.starts_with(start)).unwrap();
-    assert!(at("nat-anchor") < at("block") && at("nat-anchor") < at("pass"));
+    for translation in ["nat-anchor", "rdr-anchor"] {
+        assert!(at(translation) < at("block") && at(translation) < at("pass"), "{translation}");
+    }
     assert!(at("anchor \"faas-jails/*\"") > at("nat-anchor"));
 }
 

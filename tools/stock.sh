@@ -3,9 +3,10 @@
 #
 #   tools/stock.sh [DIR] [bench]     DIR: default target/stock under the project; must hold a slash if given
 #
-#   faas-cli, of-watchdog, fwatchdog   linked from $FAAS_CLI, $OF_WATCHDOG, $FWATCHDOG or from PATH; built from
-#                                      their pinned Go modules where they are not installed; where that fails
-#                                      too (not every module proxy serves them) they are named: no error
+#   faas-cli, of-watchdog, fwatchdog, openfaas-gateway
+#             linked from $FAAS_CLI, $OF_WATCHDOG, $FWATCHDOG, $OPENFAAS_GATEWAY or from PATH; built from their pinned
+#             Go modules where they are not installed; where that fails too (not every module proxy serves them)
+#             they are named: no error
 #   bench     also builds stock-proxy (benches/stock-proxy): faas-provider's own proxy, pinned in its go.mod
 set -euo pipefail
 
@@ -36,6 +37,14 @@ link() { # link NAME GIVEN-PATH MODULE COMMIT VERSION
 link faas-cli "${FAAS_CLI:-}" github.com/openfaas/faas-cli c8191b71 0.18.12
 link of-watchdog "${OF_WATCHDOG:-}" github.com/openfaas/of-watchdog 9bdadb1 0.11.6
 link fwatchdog "${FWATCHDOG:-}" github.com/openfaas/classic-watchdog 23db914 0.3.9
+# Under a licence of its own (OpenFaaS CE EULA): tests run it, and nothing of it is shipped.
+link openfaas-gateway "${OPENFAAS_GATEWAY:-}" github.com/openfaas/faas/gateway 8d803bf9 0.27.14
+# Its page: a directory beside the program, or in the module that it was built from.
+rm -f "$dir/openfaas-gateway-assets"
+for assets in "$(dirname "$(readlink -f "$dir/openfaas-gateway" || echo /)")/assets" \
+    "$(go env GOMODCACHE)"/github.com/openfaas/faas/gateway@*/assets; do
+    [ ! -e "$assets/index.html" ] || ln -sfn "$assets" "$dir/openfaas-gateway-assets"
+done
 
 [ -n "$bench" ] || exit 0
 source=$project/benches/stock-proxy

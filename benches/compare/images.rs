@@ -53,8 +53,7 @@ fn on_zfs(material: &Material) {
     let options = || {
         let dataset = format!("{}/fj{:x}", pool.name(), rand::random::<u32>());
         zfs(&["create", "-o", "canmount=off", "-o", "mountpoint=none", &dataset]);
-        let table = format!("[zfs]\ndataset = \"{dataset}\"");
-        Daemon::with().without_images().set("storage = \"zfs\"").table(&table)
+        Daemon::with().without_images().zfs(&dataset)
     };
     if Path::new("/dev/zfs").exists() {
         let (beside, dataset) = (pool.dir().join("tar"), format!("{}/tar", pool.name()));

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use faas_jails::config::{Config, Network, NetworkMode, StorageKind, Zfs};
+use faas_jails::config::{Config, Network, StorageKind, Zfs};
 use faas_jails::function::{FunctionKey, Realm, ReplicaName};
 use faas_jails::image::{Digest, Layer};
 use faas_jails::network::ipam::Pool;
+use faas_jails::network::{Link, Mode};
 use faas_jails::platform::{self, Platform};
 use faas_jails::sandbox::{Limits, Personality, Plan, User};
 use faas_jails::storage::{Root, RootOptions};
@@ -41,16 +41,16 @@ pub enum Surface {
 pub struct Replica {
     pub name: ReplicaName,
     pub root: Root,
-    pub address: IpAddr,
+    pub link: Link,
     surface: Surface,
 }
 
 impl Ground {
     /// For replicas that are connected like this.
-    pub fn make(mode: NetworkMode) -> Self {
+    pub fn make(mode: Mode) -> Self {
         let parent = std::env::var("FAAS_JAILS_TEST_DATASET").expect("FAAS_JAILS_TEST_DATASET names a dataset");
         let (realm, octet) = match mode {
-            NetworkMode::Vnet => ("bnv", 254),
+            Mode::Vnet => ("bnv", 254),
             _ => ("bna", 253),
         };
         let dataset = format!("{parent}/{realm}");
@@ -70,10 +70,10 @@ impl Ground {
             ..Config::default()
         };
         let platform = platform::open(&config).unwrap_or_else(|fault| panic!("{fault}"));
-        platform.network.setup().unwrap_or_else(|fault| panic!("{fault}"));
+        platform.network.setup(&config.network.networks()).unwrap_or_else(|fault| panic!("{fault}"));
         let id = Digest::of("bench");
         let layers = vec![Layer { diff_id: id.clone(), chain_id: id, parent: None }];
-        let pool = Pool::new(config.network.subnet).expect("a pool");
+        let pool = Pool::new(&config.network.networks()).expect("a pool");
         let mut ground = Self { realm: config.realm.clone(), platform, config, dir, layers, pool };
         ground.load();
         ground
@@ -92,16 +92,17 @@ impl Ground {
     /// A name, an address, and a root.
     pub fn replica(&mut self, surface: Surface) -> Replica {
         let name = ReplicaName::new(&self.realm, &FunctionKey::parse("bench", &"f".parse().expect("f")).expect("f"));
-        let address = self.pool.take(&name).unwrap_or_else(|fault| panic!("{fault}"));
+        let addresses = self.pool.take(&name).unwrap_or_else(|fault| panic!("{fault}"));
+        let link = Link { mode: self.config.network.mode, addresses };
         let options = RootOptions { read_only: surface == Surface::ReadOnly, quota: None };
         let clone = || self.platform.storage.clone_root(&self.layers, &name, &options);
         let root = step("clone", clone).unwrap_or_else(|fault| panic!("{fault}"));
-        Replica { name, root, address, surface }
+        Replica { name, root, link, surface }
     }
 
     /// Starts it, as the provider does.
     pub fn start(&self, replica: &Replica, argv: &[&str]) {
-        let attach = || self.platform.network.attach(&replica.name, replica.address);
+        let attach = || self.platform.network.attach(&replica.name, &replica.link);
         let network = step("network", attach).unwrap_or_else(|fault| panic!("{fault}"));
         let run_dir = self.config.root.join("run").join(replica.name.to_string());
         fs::create_dir_all(&run_dir).expect("making the run directory");

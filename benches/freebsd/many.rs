@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use faas_jails::config::NetworkMode;
+use faas_jails::network::Mode;
 
 use crate::ground::{Ground, Surface};
 use crate::report::{columns, heading, median, row};
@@ -20,9 +20,9 @@ pub fn run() {
     ));
     columns(&[&["replicas"][..], &STEPS].concat());
     for (name, mode, surface) in [
-        ("alias, read-only", NetworkMode::Alias, Surface::ReadOnly),
-        ("alias, writable", NetworkMode::Alias, Surface::Writable),
-        ("vnet, read-only", NetworkMode::Vnet, Surface::ReadOnly),
+        ("alias, read-only", Mode::Alias, Surface::ReadOnly),
+        ("alias, writable", Mode::Alias, Surface::Writable),
+        ("vnet, read-only", Mode::Vnet, Surface::ReadOnly),
     ] {
         let mut ground = Ground::make(mode);
         let (mut rounds, mut replicas) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use faas_jails::config::NetworkMode;
+use faas_jails::network::Mode;
 use faas_jails::storage::Root;
 
 use crate::ground::{Ground, Replica, Surface, command};
@@ -11,7 +11,7 @@ use crate::report::{columns, heading, median, row};
 const ROUNDS: usize = 21;
 
 pub fn run() {
-    let mut ground = Ground::make(NetworkMode::Alias);
+    let mut ground = Ground::make(Mode::Alias);
     let place = tempfile::Builder::new().prefix("faas-jails-bench").tempdir().expect("a temporary directory");
     let path = place.path().display().to_string();
     let [mut ours, mut bare, mut alike]: [Vec<f64>; 3] = Default::default();
@@ -46,7 +46,7 @@ fn like_ours(ground: &Ground, replica: &Replica, path: &str) -> String {
         "jail -c name={realm}_shell path={path} host.hostname=f ip4.addr='{realm}lo|{address}' mount.devfs \
          devfs_ruleset=4 enforce_statfs=2 children.max=0 command=/bin/true; umount {path}/dev",
         realm = ground.realm,
-        address = replica.address,
+        address = replica.link.addresses[0].ip(),
     )
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use faas_jails::config::NetworkMode;
+use faas_jails::network::Mode;
 
 use crate::ground::{Ground, Surface, bare};
 use crate::report::{columns, heading, median, row};
@@ -19,10 +19,9 @@ type Rounds = Vec<BTreeMap<&'static str, Duration>>;
 pub fn run() {
     let mut bares = Vec::new();
     let mut tables: Vec<(&str, Rounds)> = Vec::new();
-    for (mode, names) in [
-        (NetworkMode::Alias, ["alias, read-only", "alias, writable"]),
-        (NetworkMode::Vnet, ["vnet, read-only", "vnet, writable"]),
-    ] {
+    for (mode, names) in
+        [(Mode::Alias, ["alias, read-only", "alias, writable"]), (Mode::Vnet, ["vnet, read-only", "vnet, writable"])]
+    {
         let mut ground = Ground::make(mode);
         let mut rounds = [Rounds::new(), Rounds::new()];
         for _ in 0..ROUNDS {

@@ -22,7 +22,9 @@ pub(crate) mod invoke;
 mod logs;
 mod namespaces;
 mod openapi;
+mod patience;
 mod peer;
+mod prometheus;
 mod replicas;
 mod routes;
 mod secrets;
@@ -60,15 +62,21 @@ const BODY_MAX: usize = 8 << 20;
 /// Serves the provider's API on `listener` until stopped. The returned server is a future; its handle stops it
 /// gracefully: requests under way have `drain` to end.
 pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<Server> {
-    start(listener, shared, drain, |app| {
+    start(listener, None, shared, drain, |app| {
         app.app_data(web::Data::new(openapi::Served::Provider));
         routes::provider(app);
     })
 }
 
-/// Serves the gateway's API on `listener`, as [`serve`] does the provider's.
-pub fn serve_gateway(listener: TcpListener, gateway: Arc<Gateway>, shared: Shared, drain: Duration) -> Result<Server> {
-    start(listener, shared, drain, move |app| {
+/// Serves the gateway's API on `listener`, as [`serve`] does the provider's; encrypted, if `tls` is there.
+pub fn serve_gateway(
+    listener: TcpListener,
+    tls: Option<rustls::ServerConfig>,
+    gateway: Arc<Gateway>,
+    shared: Shared,
+    drain: Duration,
+) -> Result<Server> {
+    start(listener, tls, shared, drain, move |app| {
         app.app_data(web::Data::from(Arc::clone(&gateway)));
         app.app_data(web::Data::new(openapi::Served::Gateway));
         routes::gateway(app);
@@ -77,6 +85,7 @@ pub fn serve_gateway(listener: TcpListener, gateway: Arc<Gateway>, shared: Share
 
 fn start(
     listener: TcpListener,
+    tls: Option<rustls::ServerConfig>,
     shared: Shared,
     drain: Duration,
     routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
@@ -94,8 +103,11 @@ fn start(
     // A client that has gone ends its request, also while the function has not answered yet.
     .h1_allow_half_closed(false)
     .disable_signals()
-    .shutdown_timeout(drain.as_secs().max(1))
-    .listen(listener)
-    .context(|| "cannot serve")?;
+    .shutdown_timeout(drain.as_secs().max(1));
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
+    };
+    let server = server.context(|| "cannot serve")?;
     Ok(server.run())
 }

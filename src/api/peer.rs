@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
 
 /// Time between two looks: a call that is answered sooner pays for none.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -16,7 +18,9 @@ struct Socket(RawFd);
 
 /// Keeps a new connection's socket where its requests find it. For [`actix_web::HttpServer::on_connect`].
 pub fn remember(connection: &dyn Any, data: &mut Extensions) {
-    if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+    let plain = connection.downcast_ref::<TcpStream>();
+    let stream = plain.or_else(|| connection.downcast_ref::<TlsStream<TcpStream>>().map(|tls| tls.get_ref().0));
+    if let Some(stream) = stream {
         data.insert(Socket(stream.as_raw_fd()));
     }
 }

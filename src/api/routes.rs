@@ -4,19 +4,21 @@
 use std::rc::Rc;
 
 use actix_web::dev::HttpServiceFactory;
-use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, Route, Scope};
 
-use super::{auth, error, functions, info, invoke, logs, namespaces, openapi, replicas, secrets, targets, ui};
+use super::{
+    auth, error, functions, info, invoke, logs, namespaces, openapi, patience, prometheus, replicas, secrets, targets,
+    ui,
+};
 use crate::gateway::{alert, asynchronous, sync};
 
 /// A path, and what answers each method on it. Other methods are answered 405 with an empty body, as by Go's router,
 /// and with the header Allow, which that leaves out (RFC 9110, 15.5.6).
 struct Endpoint {
     path: &'static str,
-    methods: Vec<(Method, Route)>,
+    methods: Vec<(&'static str, Route)>,
 }
 
 /// The endpoints of a port.
@@ -27,20 +29,25 @@ struct Port {
     system: Vec<Endpoint>,
     /// What comes first in the path of a call, and who answers; who says which methods it may have.
     calls: Vec<(&'static str, Route)>,
+    /// The same for calls that are made later.
+    queued: Vec<(&'static str, Route)>,
 }
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
 fn provider_port() -> Port {
-    let mut port = Port { open: open(), system: system(), calls: vec![("/function", web::to(invoke::invoke))] };
+    let mut port =
+        Port { open: open(), system: system(), calls: vec![("/function", web::to(invoke::invoke))], queued: vec![] };
     port.open.push(at("/metrics", [get(info::metrics), head(info::metrics)]));
+    port.open.push(at("/api/v1/query", [get(prometheus::query), post(prometheus::query)]));
     port.system.push(at("/info", [get(info::provider)]));
     port
 }
 
 /// The standalone port: the routes of a gateway (faas, `gateway/main.go`).
 fn gateway_port() -> Port {
-    let calls = vec![("/function", web::to(sync::call)), ("/async-function", web::to(asynchronous::accept))];
-    let mut port = Port { open: open(), system: system(), calls };
+    let calls = vec![("/function", web::to(sync::call))];
+    let queued = vec![("/async-function", web::to(asynchronous::accept))];
+    let mut port = Port { open: open(), system: system(), calls, queued };
     port.open.push(at("/metrics", [get(sync::metrics), head(sync::metrics)]));
     port.open.push(at("/", [get(page)]));
     port.system.extend([at("/info", [get(sync::describe)]), at("/alert", [post(alert::scale)])]);
@@ -78,9 +85,10 @@ fn system() -> Vec<Endpoint> {
 pub(super) fn provider(app: &mut ServiceConfig) {
     let port = provider_port();
     calls(app, port.calls);
-    ui::configure(app);
-    app.service(scope(port.system).wrap(from_fn(auth::check)).wrap(from_fn(info::count)))
-        .default_service(web::to(not_found));
+    app.service(
+        scope(port.system).wrap(from_fn(patience::limit)).wrap(from_fn(auth::check)).wrap(from_fn(info::count)),
+    )
+    .default_service(web::to(not_found));
     for endpoint in port.open {
         app.service(resource(endpoint));
     }
@@ -91,8 +99,13 @@ pub(super) fn gateway(app: &mut ServiceConfig) {
     let port = gateway_port();
     calls(app, port.calls);
     ui::configure(app);
-    app.service(scope(port.system).wrap(from_fn(auth::check)).wrap(from_fn(sync::count)))
-        .default_service(web::to(not_found));
+    for (prefix, route) in port.queued {
+        app.service(web::scope(prefix).default_service(route).wrap(from_fn(patience::limit)));
+    }
+    app.service(
+        scope(port.system).wrap(from_fn(patience::limit)).wrap(from_fn(auth::check)).wrap(from_fn(sync::count)),
+    )
+    .default_service(web::to(not_found));
     for endpoint in port.open {
         app.service(resource(endpoint));
     }
@@ -111,8 +124,7 @@ fn scope(endpoints: Vec<Endpoint>) -> Scope {
 }
 
 fn resource(endpoint: Endpoint) -> impl HttpServiceFactory {
-    let methods: Vec<&str> = endpoint.methods.iter().map(|(method, _)| method.as_str()).collect();
-    let methods: Rc<[&str]> = methods.into();
+    let methods: Rc<[&str]> = endpoint.methods.iter().map(|(method, _)| *method).collect();
     let other = web::to(move || {
         let methods = Rc::clone(&methods);
         async move { invoke::wrong_method(&methods) }
@@ -121,19 +133,19 @@ fn resource(endpoint: Endpoint) -> impl HttpServiceFactory {
     endpoint.methods.into_iter().fold(resource, |resource, (_, route)| resource.route(route))
 }
 
-fn at<const N: usize>(path: &'static str, methods: [(Method, Route); N]) -> Endpoint {
+fn at<const N: usize>(path: &'static str, methods: [(&'static str, Route); N]) -> Endpoint {
     Endpoint { path, methods: methods.into() }
 }
 
 macro_rules! method {
     ($name:ident, $method:ident) => {
-        fn $name<F, A>(handler: F) -> (Method, Route)
+        fn $name<F, A>(handler: F) -> (&'static str, Route)
         where
             F: Handler<A>,
             A: FromRequest + 'static,
             F::Output: Responder + 'static,
         {
-            (Method::$method, web::$name().to(handler))
+            (stringify!($method), web::$name().to(handler))
         }
     };
 }
@@ -177,13 +189,13 @@ mod tests {
 
     fn routed(port: Port) -> BTreeSet<String> {
         let of = |prefix: &str, endpoint: &Endpoint| {
-            let methods: Vec<&str> = endpoint.methods.iter().map(|(method, _)| method.as_str()).collect();
+            let methods: Vec<&str> = endpoint.methods.iter().map(|(method, _)| *method).collect();
             lines(&methods, &format!("{prefix}{}", endpoint.path))
         };
         let mut all: BTreeSet<String> = port.open.iter().flat_map(|endpoint| of("", endpoint)).collect();
         all.extend(port.system.iter().flat_map(|endpoint| of("/system", endpoint)));
-        for (prefix, _) in port.calls {
-            let methods: &[&str] = if prefix == "/function" { &invoke::METHODS } else { &["POST"] };
+        let calls = port.calls.iter().map(|(prefix, _)| (prefix, &invoke::METHODS[..]));
+        for (prefix, methods) in calls.chain(port.queued.iter().map(|(prefix, _)| (prefix, &["POST"][..]))) {
             all.extend(lines(methods, &format!("{prefix}/{{name}}")));
             all.extend(lines(methods, &format!("{prefix}/{{name}}/{{path}}")));
         }

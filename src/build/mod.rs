@@ -11,6 +11,7 @@
 //! | [`tree`] | a source tree copied in, following no link |
 //! | [`recipe`] | what it is: a plain module, or a template of faas-cli with a handler in it |
 //! | [`toolchain`], [`version`] | which Go compiles |
+//! | [`source`] | source trees from Git repositories |
 //! | [`modules`] | dependencies: what go.sum lists, fetched and checked |
 //! | [`cache`] | what is kept between builds, and who may write to it |
 //! | `compile` | the jobs |
@@ -38,7 +39,7 @@
 //!
 //! Deliberately absent: executing Dockerfiles, `go generate`, plug-ins, languages other than Go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -55,6 +56,7 @@ pub mod output;
 pub mod recipe;
 pub mod remote;
 pub mod settings;
+pub mod source;
 #[cfg(test)]
 mod tests;
 pub mod toolchain;
@@ -71,6 +73,7 @@ use modules::Modules;
 use output::{Base, Parts};
 use recipe::Recipe;
 use remote::Remote;
+use source::Turns;
 use toolchain::{Go, Toolchains};
 use tree::Copier;
 use workspace::{Workspace, private};
@@ -163,8 +166,10 @@ pub struct Builder {
     /// Builds that run now.
     running: Mutex<usize>,
     free: Condvar,
-    /// One lock for each set of inputs that is being built.
-    inputs: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Sets of inputs that are being built.
+    inputs: Turns<Digest>,
+    /// Commits that are being fetched.
+    checkouts: Turns<String>,
 }
 
 impl Builder {
@@ -188,14 +193,16 @@ impl Builder {
             standard: Mutex::default(),
             running: Mutex::default(),
             free: Condvar::new(),
-            inputs: Mutex::default(),
+            inputs: Turns::default(),
+            checkouts: Turns::default(),
         })
     }
 
     /// For the daemon's start: removes what a crash left, and what has not been used for long.
     pub fn recover(&self) -> Result<()> {
         workspace::sweep(&self.dir.join("work"))?;
-        self.caches.expire(self.settings.keep)
+        self.caches.expire(self.settings.keep)?;
+        self.expire_sources()
     }
 
     /// Runs one-shot sandboxes, for those who run what was built.
@@ -245,22 +252,15 @@ impl Builder {
             ]
             .join("\n"),
         );
-        let lock =
-            Arc::clone(self.inputs.lock().unwrap_or_else(PoisonError::into_inner).entry(inputs.clone()).or_default());
-        let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = match self.made_before(&inputs, name)? {
-            Some(image) => Ok((image, true)),
-            None => {
-                let build = Inputs { request, source: &source, recipe, args, go, platform, base, watchdog };
-                self.make(build, &workspace, name, log).and_then(|image| {
-                    self.caches.keep_result(&inputs, &image.manifest)?;
-                    Ok((image, false))
-                })
+        self.inputs.take(&inputs, || {
+            if let Some(image) = self.made_before(&inputs, name)? {
+                return Ok((image, true));
             }
-        };
-        drop(held);
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, lock| Arc::strong_count(lock) > 1);
-        result
+            let build = Inputs { request, source: &source, recipe, args, go, platform, base, watchdog };
+            let image = self.make(build, &workspace, name, log)?;
+            self.caches.keep_result(&inputs, &image.manifest)?;
+            Ok((image, false))
+        })
     }
 
     fn make(&self, build: Inputs<'_>, workspace: &Workspace, name: &Reference, log: &Log<'_>) -> Result<Image> {

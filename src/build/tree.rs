@@ -136,7 +136,8 @@ impl Copier {
         self.file(at, bytes, false)
     }
 
-    fn link(&mut self, at: &Path, target: &Path) -> Result<()> {
+    /// Makes a link, in place of a file or link of that name. One that leads out of the copy is an error.
+    pub fn link(&mut self, at: &Path, target: &Path) -> Result<()> {
         if !stays_inside(at, target) {
             return Err(Fault::invalid(format!(
                 "link {} leads out of the source tree, to {}",

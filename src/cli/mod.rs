@@ -12,6 +12,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::image::Store;
 use crate::platform::{self, Platform};
 
+mod address;
 mod client;
 mod describe;
 mod exec;
@@ -53,6 +54,9 @@ enum Verb {
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
+    /// Who holds which address; add networks to the pool, keep addresses back
+    #[command(subcommand)]
+    Address(address::Verb),
     /// Show what this host offers, and what is missing
     Info,
     /// Make this host ready, a line for each step; safe to repeat
@@ -106,6 +110,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
+        Verb::Address(verb) => address::run(&config, verb),
         Verb::Info => info::run(&config),
         Verb::Init(arguments) => init::run(&config, path, arguments),
         Verb::Deinit(arguments) => init::remove(&config, path, &arguments),

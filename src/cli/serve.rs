@@ -25,6 +25,7 @@ pub struct Arguments {
 }
 
 pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
+    raise_open_files();
     let _lock = super::lock(&config)?;
     let credentials = match config.basic_auth {
         true => Some(Arc::new(Credentials::read(&config.secret_mount_path)?)),
@@ -84,6 +85,16 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     background.shutdown_timeout(Duration::from_secs(5));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A connection is an open file, and the soft limit that a process is started with is made for others: as many as the
+/// hard limit allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// The name of the signal that ends the daemon, once it comes.

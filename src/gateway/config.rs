@@ -1,6 +1,7 @@
 //! The settings of the standalone port: `[gateway]` and `[gateway.queue]`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,6 +20,10 @@ pub struct Settings {
     /// Longest time a function may take to answer a call over this port; absent: `read_timeout`.
     #[serde(deserialize_with = "some_duration")]
     pub upstream_timeout: Option<Duration>,
+    /// PEM files: the port's certificate with its chain, and its key. With them it speaks TLS. SIGHUP reads them again.
+    pub tls_certificate: Option<PathBuf>,
+    /// See `tls_certificate`.
+    pub tls_key: Option<PathBuf>,
     /// Calls that are answered before they are made.
     pub queue: Queue,
 }
@@ -29,6 +34,8 @@ impl Default for Settings {
             enabled: true,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             upstream_timeout: None,
+            tls_certificate: None,
+            tls_key: None,
             queue: Queue::default(),
         }
     }
@@ -95,6 +102,9 @@ impl Settings {
             if number == 0 {
                 return Err(Fault::invalid(format!("gateway.queue.{name} = 0 would never deliver a call; 1 or more")));
             }
+        }
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return Err(Fault::invalid("gateway.tls_certificate and gateway.tls_key are needed together"));
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod queue;
 mod standalone;
 pub mod sync;
+mod tls;
 
 use metrics::Metrics;
 use queue::Queue;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::tls::Certificate;
 use super::{Gateway, queue};
 use crate::api::{self, Shared};
 use crate::config::Config;
@@ -18,6 +21,7 @@ use crate::files;
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// The port with all that it needs to serve.
@@ -51,19 +55,31 @@ impl Standalone {
             format!("cannot listen on {listen}; choose another address in [gateway], or enabled = false there")
         })?;
         let address = listener.local_addr().context(|| "cannot listen")?;
-        Ok(Some(Bound { listener, address }))
+        let certificate = match (&config.gateway.tls_certificate, &config.gateway.tls_key) {
+            (Some(chain), Some(key)) => Some(Certificate::read(chain, key)?),
+            _ => None,
+        };
+        Ok(Some(Bound { listener, address, certificate }))
     }
 
     /// Serves, and delivers what is in the queue.
     pub fn serve(self, mut shared: Shared, drain: Duration) -> Result<Running> {
         let Self { gateway, bound, answer_within, note } = self;
         shared.answer_within = answer_within;
-        let server = api::serve_gateway(bound.listener, Arc::clone(&gateway), shared.clone(), drain)?;
+        let tls = bound.certificate.as_ref().map(Certificate::server).transpose()?;
+        let server = api::serve_gateway(bound.listener, tls, Arc::clone(&gateway), shared.clone(), drain)?;
         let handle = server.handle();
         actix_web::rt::spawn(server);
         let deliveries = actix_web::rt::spawn(queue::deliver_all(Arc::clone(&gateway), shared));
         files::replace(&note, bound.address.to_string().as_bytes())?;
-        tracing::info!("listening on http://{} as a gateway", bound.address);
+        let scheme = if bound.certificate.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{} as a gateway", bound.address);
+        let mut asked = signal(SignalKind::hangup()).context(|| "cannot wait for signals")?;
+        actix_web::rt::spawn(async move {
+            while asked.recv().await.is_some() {
+                reload(bound.certificate.as_deref());
+            }
+        });
         Ok(Running { gateway, handle, deliveries, note })
     }
 }
@@ -94,5 +110,14 @@ impl Running {
         if let Err(fault) = files::remove(&self.note) {
             tracing::warn!(%fault, "the gateway's address file stays");
         }
+    }
+}
+
+/// What SIGHUP does.
+fn reload(certificate: Option<&Certificate>) {
+    let Some(certificate) = certificate else { return };
+    match certificate.reload() {
+        Ok(()) => tracing::info!("new connections get the certificate that is there now"),
+        Err(fault) => tracing::error!(%fault, "the certificate stays as it was"),
     }
 }

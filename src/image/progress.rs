@@ -4,6 +4,9 @@ use super::Digest;
 
 /// Hears how far loading or pulling has come. Called from several threads, often; must be quick.
 pub trait Progress: Send + Sync {
+    /// An image of this many layers is next; those that are here already count, too.
+    fn layers(&self, count: usize);
+
     /// A layer (named by its diff-id) is being fetched and unpacked; `total` is its size as shipped, where known.
     fn layer_started(&self, layer: &Digest, total: Option<u64>);
 
@@ -22,6 +25,8 @@ pub trait Progress: Send + Sync {
 pub struct Silent;
 
 impl Progress for Silent {
+    fn layers(&self, _: usize) {}
+
     fn layer_started(&self, _: &Digest, _: Option<u64>) {}
 
     fn bytes(&self, _: &Digest, _: u64) {}

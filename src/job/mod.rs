@@ -16,7 +16,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
 use crate::function::{FunctionKey, Realm, ReplicaName};
 use crate::image::Layer;
+use crate::network::Link;
 use crate::platform::Platform;
 use crate::sandbox::{Exit, Mount, Personality, User};
 
@@ -63,8 +63,8 @@ pub struct Job {
     pub mounts: Vec<Mount>,
     /// Files placed in its root before it starts, by absolute path.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
-    /// Its address, held by the caller until the run has ended; no network at all when absent.
-    pub address: Option<IpAddr>,
+    /// Its link, with addresses that the caller holds until the run has ended; no network at all when absent.
+    pub link: Option<Link>,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -90,7 +90,7 @@ impl Job {
             read_only: false,
             mounts: Vec::new(),
             files: BTreeMap::new(),
-            address: None,
+            link: None,
             argv,
             env: BTreeMap::new(),
             workdir: "/".into(),

@@ -101,8 +101,8 @@ impl Jobs {
     fn plan(&self, job: Job, root: Root) -> Result<(Plan, Pipes)> {
         let run_dir = self.root.join("run").join(job.name.to_string());
         fs::create_dir_all(&run_dir).context(|| format!("cannot make {}", run_dir.display()))?;
-        let network = match job.address {
-            Some(address) => self.platform.network.attach(&job.name, address)?,
+        let network = match &job.link {
+            Some(link) => self.platform.network.attach(&job.name, link)?,
             None => Attachment::None,
         };
         let pipe = || io::pipe().context(|| "cannot make a pipe");

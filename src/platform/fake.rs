@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+
 use super::Platform;
 use crate::fault::{Fault, Kind, Result};
 use crate::function::ReplicaName;
 use crate::image::Layer;
-use crate::network::{Attachment, Network};
+use crate::network::{Attachment, Link, Network, Policy};
 use crate::sandbox::{Exit, Found, Plan, Program, Sandbox, Signal, Usage};
 use crate::storage::{Inventory, Root, RootOptions, Staging, Storage};
 
@@ -33,6 +35,7 @@ struct Books {
     roots: BTreeSet<ReplicaName>,
     links: BTreeMap<ReplicaName, IpAddr>,
     processes: BTreeMap<ReplicaName, Process>,
+    policy: Policy,
 }
 
 #[derive(Default)]
@@ -52,6 +55,11 @@ impl Fake {
     pub fn left(&self) -> (usize, usize, usize) {
         let books = self.books.lock().unwrap();
         (books.roots.len(), books.links.len(), books.processes.len())
+    }
+
+    /// What the packet filter was told last.
+    pub fn policy(&self) -> Policy {
+        self.books.lock().unwrap().policy.clone()
     }
 
     /// Ends a replica as if it had crashed.
@@ -109,13 +117,14 @@ impl Storage for Fake {
 }
 
 impl Network for Fake {
-    fn setup(&self) -> Result<()> {
+    fn setup(&self, _: &[IpNetwork]) -> Result<()> {
         Ok(())
     }
     fn teardown(&self) -> Result<()> {
         Ok(())
     }
-    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
+    fn attach(&self, replica: &ReplicaName, link: &Link) -> Result<Attachment> {
+        let address = link.addresses.first().expect("an address of the pool").ip();
         self.books.lock().unwrap().links.insert(replica.clone(), address);
         Ok(Attachment::Inherit)
     }
@@ -125,6 +134,10 @@ impl Network for Fake {
     }
     fn attached(&self) -> Result<Vec<ReplicaName>> {
         Ok(self.books.lock().unwrap().links.keys().cloned().collect())
+    }
+    fn enforce(&self, policy: &Policy) -> Result<()> {
+        self.books.lock().unwrap().policy = policy.clone();
+        Ok(())
     }
 }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use super::Provider;
 use super::catalog::{Deployed, Function};
 use super::elastic::Rules;
-use super::replica::{RECORD, Record};
+use super::replica::{LINK, RECORD, Record};
 use crate::fault::Result;
 use crate::files;
 use crate::function::ReplicaName;
+use crate::network::{Link, Mode};
 
 impl Provider {
     /// Brings kernel and spec files together. Afterwards only wanted replicas exist, and missing ones are starting.
     pub(super) fn adopt(&self) -> Result<()> {
-        self.platform.network.setup()?;
+        self.platform.network.setup(&self.addresses().networks())?;
         self.read_specs()?;
         let alive: BTreeSet<ReplicaName> =
             self.platform.sandbox.list()?.into_iter().filter(|f| f.alive).map(|f| f.replica).collect();
@@ -33,6 +34,7 @@ impl Provider {
                 }
             }
         }
+        self.enforce_now()?;
         let functions = self.catalog.all();
         tracing::info!(functions = functions.len(), adopted, swept, "took charge");
         for function in functions {
@@ -93,18 +95,27 @@ impl Provider {
         let Some(function) = self.catalog.get(name.function()) else { return false };
         let record = files::read_json::<Record>(&self.replica_dir(name).join(RECORD));
         let Ok(Some(record)) = record else { return false };
+        let Ok(Some(link)) = files::read_json::<Link>(&self.replica_dir(name).join(LINK)) else { return false };
         let spec = &function.deployed().spec;
         // One that was asked to be at zero may have been called since; load may have made more of others.
         let rules = function.rules();
         let most = if rules.load.is_some() { spec.replicas.max(rules.max) } else { spec.replicas.max(1) };
-        let wanted = function.replicas().len() < most as usize;
-        if record.revision != spec.revision || !wanted || self.addresses().reserve(record.address, name).is_err() {
+        if record.revision != spec.revision || function.replicas().len() >= most as usize {
             return false;
         }
-        let replica = self.replica(&function, &function.deployed(), name, record.address);
+        for address in &link.addresses {
+            if self.addresses().hold(address.ip(), name).is_err() {
+                self.addresses().give_back(name);
+                return false;
+            }
+        }
+        let replica = self.replica(&function, &function.deployed(), name, record.serves_at);
         if let Err(fault) = self.adopt_replica(&function, &replica) {
             tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");
             return false;
+        }
+        if link.mode == Mode::None {
+            self.policy.close(name, &link);
         }
         function.state().replicas.push(replica);
         true

@@ -7,13 +7,19 @@ use crate::config::parse_duration;
 use crate::fault::{Context, Fault, Result};
 use crate::function::Quantity;
 use crate::image::Platform;
+use crate::network::{Mode, Port};
 
-/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it ignores it.
+/// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it refuses it.
 const DISK: &str = "com.faas-jails.disk";
 
 /// Which platform of a multi-platform image to take, such as `linux/amd64`.
 const PLATFORM: &str = "com.faas-jails.platform";
 
+/// How replicas are connected, one of [`Mode`].
+pub const NETWORK: &str = "com.faas-jails.network";
+
+/// Ports of the host that lead to the function, as `8443:8080/tcp,5353:53/udp`.
+pub const PUBLISH: &str = "com.faas-jails.publish";
 /// How its queued calls are tried again: OpenFaaS's own annotations.
 const RETRY: [&str; 4] = [
     "com.openfaas.retry.attempts",
@@ -63,6 +69,10 @@ pub struct Annotations {
     pub disk: Option<u64>,
     /// The platform to take.
     pub platform: Option<Platform>,
+    /// How replicas are connected.
+    pub network: Option<Mode>,
+    /// Published ports.
+    pub publish: Vec<Port>,
     /// How its queued calls are tried again.
     pub retry: Retry,
 }
@@ -72,7 +82,15 @@ impl Annotations {
     pub fn read(all: &BTreeMap<String, String>) -> Result<Self> {
         let disk = all.get(DISK).map(|text| text.parse::<Quantity>()).transpose().context(context(DISK))?;
         let platform = all.get(PLATFORM).map(|text| text.parse()).transpose().context(context(PLATFORM))?;
-        Ok(Self { disk: disk.map(Quantity::units), platform, retry: Retry::read(all)? })
+        let network: Option<Mode> = all.get(NETWORK).map(|text| text.parse()).transpose().context(context(NETWORK))?;
+        let publish = all.get(PUBLISH).map(|text| Port::list(text)).transpose().context(context(PUBLISH))?;
+        Ok(Self {
+            disk: disk.map(Quantity::units),
+            platform,
+            network,
+            publish: publish.unwrap_or_default(),
+            retry: Retry::read(all)?,
+        })
     }
 }
 
@@ -90,6 +108,8 @@ mod tests {
         assert_eq!(read_all.disk, Some(64 << 20));
         assert_eq!(read_all.platform.unwrap().to_string(), "linux/arm64/v8");
         assert_eq!(read(&[]).unwrap(), Annotations::default());
+        let network = read(&[(NETWORK, "none"), (PUBLISH, "80:8080")]).unwrap();
+        assert_eq!((network.network, network.publish.len()), (Some(Mode::None), 1));
     }
 
     #[test]
@@ -99,6 +119,8 @@ mod tests {
             (DISK, ""),
             (PLATFORM, "linux"),
             (PLATFORM, "linux/amd 64"),
+            (NETWORK, "None"),
+            (PUBLISH, "80"),
             (RETRY[0], "many"),
             (RETRY[1], "500,x"),
             (RETRY[3], "soon"),

@@ -75,6 +75,7 @@ impl Provider {
                 format!("function {key} already exists; update it with PUT, or delete it first"),
             ));
         }
+        let _ports = self.accept(&desired)?;
         let image = self.image_for(&desired)?;
         let rules = Rules::read(&desired.labels, &desired.annotations, &self.config.elastic)?;
         let replicas = rules.deployed(&desired.labels, None);
@@ -92,9 +93,14 @@ impl Provider {
             let undone = self.discard_all(&started).and(self.logs.forget(&key));
             return Err(fault.and_cleanup(undone));
         }
-        function.state().replicas = started;
+        function.state().replicas = started.clone();
         function.publish();
         self.catalog.insert(Arc::clone(&function));
+        if let Err(fault) = self.enforce_now() {
+            self.catalog.remove(&key);
+            let undone = files::remove(&self.spec_path(&key)).map(drop).and(self.discard_all(&started));
+            return Err(fault.and_cleanup(undone.and(self.logs.forget(&key))));
+        }
         // One that ended between being looked at and being listed.
         self.look_after(&function);
         tracing::info!(function = %key, image = %deployed.spec.image, replicas, "deployed");
@@ -108,6 +114,7 @@ impl Provider {
         let lock = self.locks.of(&key);
         let _held = lock.hold();
         let function = self.find(&key)?;
+        let _ports = self.accept(&desired)?;
         let image = self.image_for(&desired)?;
         let old = function.deployed();
         let rules = Rules::read(&desired.labels, &desired.annotations, &self.config.elastic)?;
@@ -143,6 +150,7 @@ impl Provider {
         };
         self.take_out(&function, &old, replaced, self.config.read_timeout);
         self.look_after(&function);
+        self.enforce_now().map_err(|fault| fault.within(format!("{key} is updated, but not its published ports")))?;
         tracing::info!(function = %key, image = %old.spec.image, replicas, "updated");
         Ok(())
     }
@@ -153,11 +161,12 @@ impl Provider {
         let lock = self.locks.of(key);
         let _held = lock.hold();
         let function = self.find(key)?;
+        self.refresh_addresses()?;
         let room = self.addresses().capacity();
         if u128::from(replicas) > room {
             return Err(Fault::invalid(format!(
-                "{replicas} replicas of {key} are more than the {room} addresses of {}",
-                self.config.network.subnet
+                "{replicas} replicas of {key} are more than the {room} addresses of the pool; add a network with: \
+                 faas-jails address add NETWORK"
             )));
         }
         let _busy = function.busy();
@@ -204,6 +213,7 @@ impl Provider {
         self.catalog.remove(key);
         let replicas = std::mem::take(&mut function.state().replicas);
         self.take_out(&function, &function.deployed(), replicas, self.config.read_timeout);
+        self.enforce_now()?;
         self.logs.forget(key)?;
         tracing::info!(function = %key, "deleted");
         Ok(())
@@ -217,6 +227,7 @@ impl Provider {
         for replica in replicas {
             self.retire(replica, drain, grace);
         }
+        self.enforce_soon();
     }
 
     fn discard_all(&self, replicas: &[Arc<Replica>]) -> Result<()> {

@@ -19,7 +19,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::runtime::Handle;
 
@@ -30,11 +30,11 @@ use crate::files;
 use crate::function::FunctionKey;
 use crate::image::{self, Image, Reference};
 use crate::logs::Logs;
-use crate::network::ipam::Pool;
 use crate::platform::Platform;
 use crate::secrets::Secrets;
 
 mod activate;
+mod addresses;
 mod adopt;
 mod annotations;
 mod catalog;
@@ -43,6 +43,7 @@ mod elastic;
 mod lease;
 mod locks;
 mod namespaces;
+mod policy;
 mod replica;
 mod supervise;
 #[cfg(test)]
@@ -50,6 +51,7 @@ mod tests;
 mod timing;
 
 pub use activate::Unserved;
+pub use addresses::{Addresses, held};
 pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function};
 pub use deploy::Desired;
@@ -82,7 +84,8 @@ pub struct Provider {
     /// How long starts take.
     pub timing: timing::Timing,
     images: Arc<dyn Images>,
-    addresses: Mutex<Pool>,
+    addresses: Mutex<addresses::Addresses>,
+    policy: policy::Current,
     locks: locks::KeyLocks,
     /// Starts that may run at once; a storm of cold functions must not starve warm ones.
     starts: tokio::sync::Semaphore,
@@ -97,12 +100,13 @@ impl Provider {
     /// Takes charge of `config.root` and of what runs already. Lifecycle work runs on `background`.
     pub fn start(config: Config, platform: Platform, images: Arc<dyn Images>, background: Handle) -> Result<Arc<Self>> {
         let logs = Logs::new(config.root.join("logs"), config.log_bytes);
-        let pool = Pool::new(config.network.subnet)?;
+        let addresses = addresses::Addresses::open(&config)?;
         let provider = Arc::new_cyclic(|me| Self {
             secrets: Secrets::new(config.root.join("secrets")),
             namespaces: Namespaces::new(config.root.join("namespaces"), config.namespace.clone()),
             catalog: Catalog::default(),
-            addresses: Mutex::new(pool),
+            addresses: Mutex::new(addresses),
+            policy: policy::Current::default(),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
             timing: timing::Timing::default(),
@@ -123,11 +127,6 @@ impl Provider {
     /// The function, or a failure that names it.
     pub fn find(&self, key: &FunctionKey) -> Result<Arc<Function>> {
         self.catalog.get(key).ok_or_else(|| Fault::not_found(format!("function {key} does not exist")))
-    }
-
-    /// The address pool.
-    pub fn addresses(&self) -> MutexGuard<'_, Pool> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replicas that are being drained and removed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::files;
 use crate::function::{Quantity, ReplicaName};
 use crate::logs::Last;
+use crate::network::{Link, ipam};
 use crate::sandbox::{Limits, Personality, Plan, Signal};
 use crate::storage::RootOptions;
 
@@ -30,10 +31,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The file with a replica's [`Record`]. A replica that is being retired has none.
 pub(super) const RECORD: &str = "replica.json";
 
+/// The file with a replica's [`Link`], there until the replica is gone.
+pub(super) const LINK: &str = "link.json";
+
 /// What is written down of a replica, so that the next daemon can adopt it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    pub address: IpAddr,
+    /// Where it serves; another port than [`PORT`] where it shares the host's.
+    pub serves_at: SocketAddr,
     pub revision: u64,
 }
 
@@ -74,9 +79,10 @@ impl Provider {
         let limits = self.limits(deployed)?;
         let dir = self.replica_dir(name);
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
-        let address = self.addresses().take(name)?;
+        let link = self.link(name, spec)?;
         // Only a replica that lives is adopted, and none outlives the machine.
-        let record = Record { address, revision: spec.revision };
+        files::replace_json_until_reboot(&dir.join(LINK), &link)?;
+        let record = Record { serves_at: serves_at(&link)?, revision: spec.revision };
         files::replace_json_until_reboot(&dir.join(RECORD), &record)?;
         let secrets = dir.join("secrets");
         if !spec.secrets.is_empty() {
@@ -87,7 +93,8 @@ impl Provider {
         let options = RootOptions { read_only: spec.read_only_root, quota };
         let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
         start.done("root");
-        let network = self.platform.network.attach(name, address)?;
+        self.close(name, &link)?;
+        let network = self.platform.network.attach(name, &link)?;
         start.done("network");
         let output = self.logs.open(name)?;
         let plan = Plan {
@@ -98,11 +105,11 @@ impl Provider {
             network,
             hostname: spec.key.name.to_string(),
             argv: image.run.argv.clone(),
-            env: environment(deployed),
+            env: environment_at(deployed, record.serves_at),
             workdir: PathBuf::from(&image.run.workdir),
             user: image.run.user.clone(),
             secrets: (!spec.secrets.is_empty()).then_some(secrets),
-            files: self.network_files(address, spec.key.name.as_str()),
+            files: self.network_files(&link, spec.key.name.as_str()),
             limits,
             mounts: Vec::new(),
             input: None,
@@ -113,7 +120,7 @@ impl Provider {
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;
         self.platform.sandbox.start(&plan)?;
         start.done("sandbox");
-        let replica = self.replica(function, deployed, name, address);
+        let replica = self.replica(function, deployed, name, record.serves_at);
         self.watch(function, &replica)?;
         self.probe_until_ready(function, &replica, deployed, Some(start));
         Ok(replica)
@@ -125,14 +132,14 @@ impl Provider {
         function: &Function,
         deployed: &Deployed,
         name: &ReplicaName,
-        address: IpAddr,
+        serves_at: SocketAddr,
     ) -> Arc<Replica> {
         let Deployed { spec, .. } = deployed;
         // Checked at the deploy; the function's own rules may be those of another version.
         let rules = Rules::read(&spec.labels, &spec.annotations, &self.config.elastic);
         let room = rules.map_or(usize::MAX, |rules| rules.max_inflight);
         let line = Arc::clone(&function.line);
-        Arc::new(Replica::new(name.clone(), SocketAddr::new(address, PORT), spec.revision, room, line))
+        Arc::new(Replica::new(name.clone(), serves_at, spec.revision, room, line))
     }
 
     fn limits(&self, deployed: &Deployed) -> Result<Limits> {
@@ -146,9 +153,11 @@ impl Provider {
         })
     }
 
-    fn network_files(&self, address: IpAddr, hostname: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-        let gateway = self.addresses().gateway();
-        let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n{address}\t{hostname}\n{gateway}\tgateway\n");
+    fn network_files(&self, link: &Link, hostname: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned();
+        for address in &link.addresses {
+            hosts += &format!("{}\t{hostname}\n{}\tgateway\n", address.ip(), ipam::gateway(*address));
+        }
         let servers = name_servers(&self.config.network.dns);
         let resolv: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
         [("/etc/hosts", hosts), ("/etc/resolv.conf", resolv), ("/etc/hostname", format!("{hostname}\n"))]
@@ -173,6 +182,8 @@ impl Provider {
         let Some(first) = failed.next() else {
             // Only now may another replica have the address.
             self.addresses().give_back(name);
+            self.policy.open(name);
+            self.enforce_soon();
             return Ok(());
         };
         Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other))).within(format!("cannot remove {name}")))
@@ -234,8 +245,9 @@ impl Provider {
         let last = said.iter().rev().find(|line| !line.starts_with(crate::logs::NOTE) && !line.is_empty());
         let last = last.map_or_else(|| "it printed nothing".to_owned(), |line| format!("it printed: {line}"));
         Fault::invalid(format!(
-            "replica {} of {function} {how} before it accepted connections on port {PORT}; {last}",
-            replica.name.id()
+            "replica {} of {function} {how} before it accepted connections on port {}; {last}",
+            replica.name.id(),
+            replica.address.port()
         ))
     }
 
@@ -277,6 +289,29 @@ pub fn environment(deployed: &Deployed) -> BTreeMap<String, String> {
     }
     env.extend(spec.env.clone());
     env
+}
+
+/// The same, where the port is another than [`PORT`] with the variable by which watchdogs are told.
+fn environment_at(deployed: &Deployed, serves_at: SocketAddr) -> BTreeMap<String, String> {
+    let mut env = environment(deployed);
+    if serves_at.port() != PORT {
+        env.insert("port".into(), serves_at.port().to_string());
+    }
+    env
+}
+
+/// Where a replica with this link serves.
+fn serves_at(link: &Link) -> Result<SocketAddr> {
+    Ok(match link.addresses.first() {
+        Some(address) => SocketAddr::new(address.ip(), PORT),
+        None => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), free_port()?),
+    })
+}
+
+/// A port of the host that nobody listens on now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context(|| "cannot find a free port")?;
+    Ok(listener.local_addr().context(|| "cannot find a free port")?.port())
 }
 
 /// The configured name servers, or the host's own that a replica can reach.

@@ -42,6 +42,7 @@ pub(super) fn exited(provider: &Weak<Provider>, function: &Arc<Function>, replic
     let busy = function.busy();
     replica.set_exit(exit);
     function.publish();
+    provider.enforce_soon();
     // One that is being retired is in no state; reconciling then finds nothing to do.
     provider.look_after(function);
     drop(busy);
@@ -129,6 +130,7 @@ impl Provider {
         let (started, failed) = self.start_many(function, &deployed, missing);
         function.state().replicas.extend(started);
         function.publish();
+        self.enforce_soon();
         let Some(fault) = failed else {
             return Ok(());
         };
@@ -213,6 +215,7 @@ impl Provider {
         mut start: Option<Start>,
     ) {
         let (function, replica, logs) = (Arc::clone(function), Arc::clone(replica), Arc::clone(&self.logs));
+        let provider = self.me.clone();
         let path = deployed.spec.annotations.get(READY_PATH).cloned();
         let patience = self.config.ready_wait;
         self.background.spawn(async move {
@@ -223,6 +226,9 @@ impl Provider {
                     function.state().last_failure = None;
                     function.publish();
                     start.take().into_iter().for_each(Start::ready);
+                    if let Some(provider) = provider.upgrade() {
+                        provider.enforce_soon();
+                    }
                     return;
                 }
                 if begun.elapsed() > patience && !std::mem::replace(&mut told, true) {

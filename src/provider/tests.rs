@@ -249,4 +249,45 @@ fn a_name_is_free_at_once_after_a_delete() {
     eventually("the end of all", || world.fake.left() == (0, 0, 0) && provider.retiring() == 0);
 }
 
+#[test]
+fn published_ports_follow_the_replicas_that_serve() {
+    let world = World::new();
+    let provider = world.provider();
+    let published = |name: &str, ports: &str| {
+        let annotations = BTreeMap::from([("com.faas-jails.publish".to_owned(), ports.to_owned())]);
+        Desired { annotations, ..desired(name, &[]) }
+    };
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    provider.create(published("f", &format!("{port}:8080"))).unwrap();
+    let targets = || world.fake.policy().published.first().map_or(0, |published| published.targets.len());
+    assert_eq!(targets(), 1);
+    provider.scale(&desired("f", &[]).key, 3).unwrap();
+    eventually("all three are targets", || targets() == 3);
+    let taken = provider.create(published("g", &format!("{port}:80"))).unwrap_err();
+    assert_eq!(taken.kind(), Kind::Busy);
+    assert!(taken.to_string().contains("f.openfaas-fn"), "{taken}");
+    // Another function that fails to start does not keep the port it claimed.
+    provider.delete(&desired("f", &[]).key).unwrap();
+    assert!(world.fake.policy().is_empty());
+    let broken = Desired { env: desired("g", &[("FAIL_START", "1")]).env, ..published("g", &format!("{port}:80")) };
+    assert!(provider.create(broken).is_err());
+    provider.create(published("h", &format!("{port}:80"))).unwrap();
+    assert_eq!(targets(), 1);
+}
+
+#[test]
+fn a_replica_that_may_begin_nothing_is_closed_before_it_starts_and_until_it_is_gone() {
+    let world = World::new();
+    let provider = world.provider();
+    let annotations = BTreeMap::from([("com.faas-jails.network".to_owned(), "none".to_owned())]);
+    provider.create(Desired { annotations, ..desired("f", &[]) }).unwrap();
+    let held: Vec<_> = provider.addresses().holders().keys().copied().collect();
+    assert_eq!(world.fake.policy().closed.into_iter().collect::<Vec<_>>(), held);
+    // The next daemon knows it.
+    drop(provider);
+    let provider = world.provider();
+    assert_eq!(world.fake.policy().closed.len(), 1);
+    provider.delete(&desired("f", &[]).key).unwrap();
+    eventually("it is open again", || world.fake.policy().is_empty());
+}
 mod elastic;

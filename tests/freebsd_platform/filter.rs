@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
-use faas_jails::network::Network;
+use faas_jails::fault::Result;
+use faas_jails::network::{Link, Mode, Network, Policy, Port, Published};
 use faas_jails::platform::freebsd::jail;
 use faas_jails::platform::freebsd::network::control::Control;
-use faas_jails::platform::freebsd::network::{Mode, Settings, connect};
+use faas_jails::platform::freebsd::network::{Settings, connect};
 use faas_jails::sandbox::{Exit, Sandbox};
 
 use crate::support::{Host, until};
@@ -89,30 +90,36 @@ fn allowed() -> Option<Host> {
 /// Loads the main rules; `calls` is whether they call this program's anchors.
 fn main_rules(host: &Host, calls: bool) {
     let file = host.path("pf.conf");
-    let anchors = "nat-anchor \"faas-jails/*\"\nanchor \"faas-jails/*\"\n";
+    let anchors = "nat-anchor \"faas-jails/*\"\nrdr-anchor \"faas-jails/*\"\nanchor \"faas-jails/*\"\n";
     std::fs::write(&file, format!("{}pass all\n", if calls { anchors } else { "" })).unwrap();
     run(&["pfctl", "-qf", file.to_str().unwrap()]);
     // Fails when it is enabled already.
     drop(Command::new("pfctl").arg("-qe").output().unwrap());
 }
 
+/// Brings a network up as a daemon does when it starts.
+fn up(network: &dyn Network, subnet: &str) -> Result<()> {
+    network.setup(&[subnet.parse().unwrap()])?;
+    network.enforce(&Policy::default())
+}
+
+fn link(mode: Mode, address: &str) -> Link {
+    Link { mode, addresses: vec![address.parse().unwrap()] }
+}
+
 fn leads_out(mode: Mode, port: u16) {
     let Some(host) = allowed() else { return };
     main_rules(&host, true);
     let world = World::new(&host);
-    let settings = Settings {
-        realm: host.realm.clone(),
-        network: "10.214.0.0/24".parse().unwrap(),
-        egress: Some(world.link.clone()),
-    };
+    let settings = Settings { realm: host.realm.clone(), egress: Some(world.link.clone()), nat: true };
     let network = connect(mode, settings);
-    network.setup().unwrap_or_else(|fault| panic!("{fault}"));
+    up(&*network, "10.214.0.0/24").unwrap_or_else(|fault| panic!("{fault}"));
     let log = File::create(host.path("world.log")).unwrap();
     let mut server = world.listen(port, &log);
     let script =
         format!("echo hello | nc -N -w 10 {WORLD} {port} && echo out; while :; do nc -l 8080 </dev/null; done");
     let mut plan = host.plan(&script);
-    plan.network = network.attach(&plan.replica, "10.214.0.2".parse().unwrap()).unwrap();
+    plan.network = network.attach(&plan.replica, &link(mode, "10.214.0.2/24")).unwrap();
     host.sandbox().start(&plan).unwrap_or_else(|fault| panic!("{fault}"));
     host.wait_for(&plan.replica, "out");
     assert!(server.wait().unwrap().success());
@@ -145,20 +152,19 @@ fn replicas_with_their_own_stack_get_out_and_nobody_gets_in() {
 
 /// Whether a datagram of root's in a VNET jail arrives that claims to come from elsewhere.
 fn foreign_address_arrives(host: &Host, egress: Option<String>) -> bool {
-    let settings = Settings { realm: host.realm.clone(), network: "10.214.2.0/24".parse().unwrap(), egress };
-    let network = connect(Mode::Vnet, settings);
-    network.setup().unwrap();
+    let network = connect(Mode::Vnet, Settings { realm: host.realm.clone(), egress, nat: true });
+    up(&*network, "10.214.2.0/24").unwrap();
     let heard = std::net::UdpSocket::bind("10.214.2.1:0").unwrap();
     heard.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
     let port = heard.local_addr().unwrap().port();
     let mut plan = host.plan("");
-    let link = format!("{}j", plan.replica.interface());
+    let inner = format!("{}j", plan.replica.interface());
     plan.argv[2] = format!(
-        "echo own | nc -uw1 10.214.2.1 {port}; ifconfig {link} inet 198.51.100.7/32 alias && echo aliased; \
+        "echo own | nc -uw1 10.214.2.1 {port}; ifconfig {inner} inet 198.51.100.7/32 alias && echo aliased; \
          echo foreign | nc -uw1 -s 198.51.100.7 10.214.2.1 {port}; echo sent"
     );
     plan.user = faas_jails::sandbox::User::default();
-    plan.network = network.attach(&plan.replica, "10.214.2.2".parse().unwrap()).unwrap();
+    plan.network = network.attach(&plan.replica, &link(Mode::Vnet, "10.214.2.2/24")).unwrap();
     let (output, _) = host.run(&plan);
     assert!(output.contains("aliased") && output.contains("sent"), "{output}");
     let mut bytes = [0; 64];
@@ -182,17 +188,100 @@ fn root_in_a_stack_of_its_own_cannot_speak_under_a_foreign_address() {
 fn rules_that_nobody_calls_are_refused_with_the_lines_to_add() {
     let Some(host) = allowed() else { return };
     main_rules(&host, false);
-    let network = connect(
-        Mode::Alias,
-        Settings {
-            realm: host.realm.clone(),
-            network: "10.214.1.0/24".parse().unwrap(),
-            egress: Some("lo0".to_owned()),
-        },
-    );
-    let fault = network.setup().unwrap_err();
+    let settings = Settings { realm: host.realm.clone(), egress: Some("lo0".to_owned()), nat: true };
+    let network = connect(Mode::Alias, settings);
+    let fault = up(&*network, "10.214.1.0/24").unwrap_err();
     network.teardown().unwrap();
     assert!(fault.to_string().contains("add the line nat-anchor \"faas-jails/*\""), "{fault}");
     let (output, exit) = host.run(&host.plan("echo still"));
     assert_eq!((output.as_str(), exit), ("still\n", Exit::Code(0)));
+}
+
+/// Whether the world reaches this port of the host's.
+fn world_reaches(world: &World, port: u16) -> bool {
+    let port = port.to_string();
+    let asked = Command::new("jexec").args([&world.name, "nc", "-zw", "3", HERE, &port]).output().unwrap();
+    asked.status.success()
+}
+
+fn publishes(mode: Mode) {
+    let Some(host) = allowed() else { return };
+    main_rules(&host, true);
+    let world = World::new(&host);
+    let settings = Settings { realm: host.realm.clone(), egress: Some(world.link.clone()), nat: true };
+    let network = connect(mode, settings.clone());
+    up(&*network, "10.214.0.0/24").unwrap();
+    let mut plan = host.plan("echo up; while :; do nc -l 8080 </dev/null; done");
+    plan.network = network.attach(&plan.replica, &link(mode, "10.214.0.2/24")).unwrap();
+    host.sandbox().start(&plan).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(until(|| std::net::TcpStream::connect("10.214.0.2:8080").is_ok()));
+    assert!(!world_reaches(&world, 8443), "nothing is published yet");
+    let port: Port = "8443:8080/tcp".parse().unwrap();
+    let policy = Policy {
+        published: vec![Published { port, targets: vec!["10.214.0.2".parse().unwrap()] }],
+        ..Policy::default()
+    };
+    network.enforce(&policy).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(until(|| world_reaches(&world, 8443)));
+    // Another daemon's start with the same policy leaves it so.
+    let heir = connect(mode, settings);
+    heir.setup(&["10.214.0.0/24".parse().unwrap()]).unwrap();
+    assert!(until(|| world_reaches(&world, 8443)));
+    heir.enforce(&Policy::default()).unwrap();
+    assert!(!world_reaches(&world, 8443), "it is gone");
+    remove(&host, &*heir, &plan);
+    assert_eq!(run(&["pfctl", "-qa", &format!("faas-jails/{}", host.realm), "-s", "nat"]), "");
+}
+
+#[test]
+fn a_published_port_leads_to_an_alias_until_it_is_gone() {
+    publishes(Mode::Alias);
+}
+
+#[test]
+fn a_published_port_leads_to_a_stack_of_its_own_until_it_is_gone() {
+    publishes(Mode::Vnet);
+}
+
+#[test]
+fn a_closed_replica_answers_and_begins_nothing() {
+    let Some(host) = allowed() else { return };
+    main_rules(&host, true);
+    let network = connect(Mode::Alias, Settings { realm: host.realm.clone(), egress: None, nat: false });
+    up(&*network, "10.214.3.0/24").unwrap();
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let policy = Policy { closed: ["10.214.3.2".parse().unwrap()].into(), ..Policy::default() };
+    network.enforce(&policy).unwrap_or_else(|fault| panic!("{fault}"));
+    let script = format!("echo x | nc -N -w 3 10.214.3.1 {port}; echo tried; while :; do nc -l 8080 </dev/null; done");
+    let mut plans = Vec::new();
+    for (mode, address) in [(Mode::None, "10.214.3.2/24"), (Mode::Vnet, "10.214.3.3/24")] {
+        let mut plan = host.plan(&script);
+        plan.network = network.attach(&plan.replica, &link(mode, address)).unwrap();
+        host.sandbox().start(&plan).unwrap_or_else(|fault| panic!("{fault}"));
+        host.wait_for(&plan.replica, "tried");
+        plans.push(plan);
+    }
+    for address in ["10.214.3.2:8080", "10.214.3.3:8080"] {
+        assert!(until(|| std::net::TcpStream::connect(address).is_ok()), "{address}");
+    }
+    assert_eq!(listener.accept().unwrap().1.ip(), "10.214.3.3".parse::<std::net::IpAddr>().unwrap());
+    assert!(listener.accept().is_err(), "the closed one came through");
+    host.remove(&plans[1].replica).unwrap();
+    network.detach(&plans[1].replica).unwrap();
+    remove(&host, &*network, &plans[0]);
+}
+
+#[test]
+fn a_pf_that_is_off_is_told_with_the_command_that_starts_it() {
+    let Some(host) = allowed() else { return };
+    main_rules(&host, true);
+    run(&["pfctl", "-qd"]);
+    let settings = Settings { realm: host.realm.clone(), egress: Some("lo0".to_owned()), nat: true };
+    let network = connect(Mode::Alias, settings);
+    let fault = up(&*network, "10.214.1.0/24").unwrap_err();
+    run(&["pfctl", "-qe"]);
+    network.teardown().unwrap();
+    assert!(fault.to_string().contains("service pf start"), "{fault}");
 }

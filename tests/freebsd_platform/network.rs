@@ -5,36 +5,49 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use faas_jails::fault::Kind;
-use faas_jails::network::{Attachment, Network};
+use faas_jails::network::{Attachment, Link, Mode, Network, ipam};
 use faas_jails::platform::freebsd::network::control::{self, Control};
-use faas_jails::platform::freebsd::network::{Mode, Settings, connect};
+use faas_jails::platform::freebsd::network::{Settings, connect};
 use faas_jails::sandbox::{Plan, Sandbox, User};
 use faas_jails::storage::Root;
 
+use ipnetwork::IpNetwork;
+
 use crate::support::{Host, until};
 
-fn settings(host: &Host) -> Settings {
-    settings_on(host, |number| format!("10.213.{number}.0/24"))
+fn subnet_of(host: &Host) -> IpNetwork {
+    subnet_like(host, |number| format!("10.213.{number}.0/24"))
 }
 
 /// A network of the realm's own, so that two runs on one host do not meet.
-fn settings_on(host: &Host, network: impl Fn(u8) -> String) -> Settings {
+fn subnet_like(host: &Host, network: impl Fn(u8) -> String) -> IpNetwork {
     let number: u8 = host.realm.as_str()[1..].parse::<u16>().unwrap().to_be_bytes()[1];
-    Settings { realm: host.realm.clone(), network: network(number).parse().unwrap(), egress: None }
+    network(number).parse().unwrap()
 }
 
-fn address(settings: &Settings, last: u8) -> IpAddr {
-    match settings.network.network() {
+fn settings(host: &Host) -> Settings {
+    Settings { realm: host.realm.clone(), egress: None, nat: false }
+}
+
+fn address(network: IpNetwork, last: u8) -> IpAddr {
+    match network.network() {
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + u32::from(last)).into()),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + u128::from(last)).into()),
     }
 }
 
+/// A link with an address of each network.
+fn link(mode: Mode, networks: &[IpNetwork], last: u8) -> Link {
+    let full = |network: &IpNetwork| IpNetwork::new(address(*network, last), network.prefix()).unwrap();
+    Link { mode, addresses: networks.iter().map(full).collect() }
+}
+
 /// A plan that serves one line on port 8080, again and again.
-fn server(host: &Host, network: &dyn Network, at: IpAddr, word: &str) -> Plan {
-    let script = format!("echo up; while :; do echo {word} | nc -N -l {at} 8080; done");
-    let mut plan = host.plan(&script);
-    plan.network = network.attach(&plan.replica, at).unwrap();
+fn server(host: &Host, network: &dyn Network, link: &Link, word: &str) -> Plan {
+    let serve = |at: &IpNetwork| format!("(while :; do echo {word} | nc -N -l {} 8080; done) & ", at.ip());
+    let script: String = link.addresses.iter().map(serve).collect();
+    let mut plan = host.plan(&format!("{script} echo up; wait"));
+    plan.network = network.attach(&plan.replica, link).unwrap();
     plan
 }
 
@@ -55,90 +68,164 @@ fn start(host: &Host, plan: &Plan) {
 }
 
 /// What holds in both modes that give addresses.
-fn serves(mode: Mode, network: impl Fn(u8) -> String) {
+fn serves(mode: Mode, networks: &[&dyn Fn(u8) -> String]) {
     let Some(host) = Host::new() else { return };
-    let settings = settings_on(&host, network);
-    let network = connect(mode, settings.clone());
-    network.setup().unwrap_or_else(|fault| panic!("{fault}"));
-    network.setup().unwrap_or_else(|fault| panic!("again: {fault}"));
-    let plans: Vec<Plan> =
-        [(2, "two"), (3, "three")].map(|(last, word)| server(&host, &*network, address(&settings, last), word)).into();
+    let networks: Vec<IpNetwork> = networks.iter().map(|network| subnet_like(&host, network)).collect();
+    let network = connect(mode, settings(&host));
+    network.setup(&networks).unwrap_or_else(|fault| panic!("{fault}"));
+    network.setup(&networks).unwrap_or_else(|fault| panic!("again: {fault}"));
+    let plans: Vec<Plan> = [(2, "two"), (3, "three")]
+        .map(|(last, word)| server(&host, &*network, &link(mode, &networks, last), word))
+        .into();
     plans.iter().for_each(|plan| start(&host, plan));
-    answers(address(&settings, 2), "two");
-    answers(address(&settings, 3), "three");
+    for subnet in &networks {
+        answers(address(*subnet, 2), "two");
+        answers(address(*subnet, 3), "three");
+    }
     let mut attached = network.attached().unwrap();
     attached.sort();
     let mut expected: Vec<_> = plans.iter().map(|plan| plan.replica.clone()).collect();
     expected.sort();
     assert_eq!(attached, expected);
     // Another daemon finds the same, and a setup does not disturb.
-    let heir = connect(mode, settings.clone());
-    heir.setup().unwrap();
+    let heir = connect(mode, settings(&host));
+    heir.setup(&networks).unwrap();
     let mut attached = heir.attached().unwrap();
     attached.sort();
     assert_eq!(attached, expected);
-    answers(address(&settings, 2), "two");
+    answers(address(networks[0], 2), "two");
     for plan in &plans {
         host.remove(&plan.replica).unwrap();
         heir.detach(&plan.replica).unwrap();
         heir.detach(&plan.replica).unwrap();
     }
     assert_eq!(heir.attached().unwrap(), []);
-    assert_eq!(ask(address(&settings, 2)), None);
+    assert_eq!(ask(address(networks[0], 2)), None);
     heir.teardown().unwrap();
     heir.teardown().unwrap();
+}
+
+fn four(number: u8) -> String {
+    format!("10.213.{number}.0/24")
+}
+
+fn six(number: u8) -> String {
+    format!("fd00:213:{number}::/64")
 }
 
 #[test]
 fn replicas_on_aliases_serve_and_leave_nothing() {
-    serves(Mode::Alias, |number| format!("10.213.{number}.0/24"));
+    serves(Mode::Alias, &[&four]);
 }
 
 #[test]
-fn replicas_on_ipv6_aliases_serve_and_leave_nothing() {
-    serves(Mode::Alias, |number| format!("fd00:213:{number}::/64"));
-}
-
-#[test]
-fn replicas_with_their_own_ipv6_stack_serve_and_leave_nothing() {
-    serves(Mode::Vnet, |number| format!("fd00:214:{number}::/64"));
+fn replicas_on_aliases_of_both_families_serve_and_leave_nothing() {
+    serves(Mode::Alias, &[&six, &four]);
 }
 
 #[test]
 fn replicas_with_their_own_stack_serve_and_leave_nothing() {
-    serves(Mode::Vnet, |number| format!("10.213.{number}.0/24"));
+    serves(Mode::Vnet, &[&four]);
+}
+
+#[test]
+fn replicas_with_their_own_stack_of_both_families_serve_and_leave_nothing() {
+    serves(Mode::Vnet, &[&six, &four]);
+}
+
+#[test]
+fn replicas_of_every_mode_serve_side_by_side_and_added_networks_come_and_go() {
+    let Some(host) = Host::new() else { return };
+    let (first, second) = (subnet_of(&host), subnet_like(&host, |number| format!("10.212.{number}.0/24")));
+    let network = connect(Mode::Alias, settings(&host));
+    network.setup(&[first]).unwrap();
+    assert!(!control::names().unwrap().contains(&format!("{}br", host.realm)), "nobody needed a bridge yet");
+    let alias = server(&host, &*network, &link(Mode::Alias, &[first], 2), "alias");
+    let vnet = server(&host, &*network, &link(Mode::Vnet, &[first], 3), "vnet");
+    for plan in [&alias, &vnet] {
+        start(&host, plan);
+    }
+    answers(address(first, 2), "alias");
+    answers(address(first, 3), "vnet");
+    network.setup(&[first, second]).unwrap();
+    let added = server(&host, &*network, &link(Mode::Vnet, &[second], 2), "added");
+    start(&host, &added);
+    answers(address(second, 2), "added");
+    answers(address(first, 3), "vnet");
+    for plan in [&alias, &vnet, &added] {
+        host.remove(&plan.replica).unwrap();
+        network.detach(&plan.replica).unwrap();
+    }
+    network.setup(&[first]).unwrap();
+    for interface in [format!("{}lo", host.realm), format!("{}br", host.realm)] {
+        let left = control::addresses(&interface).unwrap();
+        assert!(!left.contains(&address(second, 1)) && left.contains(&address(first, 1)), "{interface}: {left:?}");
+    }
+    network.teardown().unwrap();
+}
+
+#[test]
+fn a_replica_that_inherits_uses_the_hosts_network() {
+    let Some(host) = Host::new() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let network = connect(Mode::Inherit, settings(&host));
+    network.setup(&[subnet_of(&host)]).unwrap();
+    let mut plan = host.plan(&format!("echo x | nc -N 127.0.0.1 {port}"));
+    plan.network = network.attach(&plan.replica, &Link { mode: Mode::Inherit, addresses: Vec::new() }).unwrap();
+    start(&host, &plan);
+    assert!(listener.accept().is_ok());
+    host.exit(host.sandbox(), &plan.replica);
+    host.remove(&plan.replica).unwrap();
+    network.detach(&plan.replica).unwrap();
+    network.teardown().unwrap();
+}
+
+#[test]
+fn root_is_not_closed_in_a_stack_of_its_own() {
+    let Some(host) = Host::new() else { return };
+    let network = connect(Mode::Alias, settings(&host));
+    network.setup(&[subnet_of(&host)]).unwrap();
+    let mut plan = host.plan("echo ran");
+    plan.user = User::default();
+    plan.network = network.attach(&plan.replica, &link(Mode::None, &[subnet_of(&host)], 2)).unwrap();
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert!(fault.to_string().contains("another USER"), "{fault}");
+    host.remove(&plan.replica).unwrap();
+    network.detach(&plan.replica).unwrap();
+    network.teardown().unwrap();
 }
 
 #[test]
 fn an_address_that_no_jail_has_is_swept() {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
-    let network = connect(Mode::Alias, settings.clone());
-    network.setup().unwrap();
+    let subnet = subnet_of(&host);
+    let network = connect(Mode::Alias, settings(&host));
+    network.setup(&[subnet]).unwrap();
     let interface = format!("{}lo", host.realm);
-    network.attach(&host.replica(), address(&settings, 9)).unwrap();
-    assert!(control::addresses(&interface).unwrap().contains(&address(&settings, 9)));
+    network.attach(&host.replica(), &link(Mode::Alias, &[subnet], 9)).unwrap();
+    assert!(control::addresses(&interface).unwrap().contains(&address(subnet, 9)));
     // The daemon that attached it died before it made the jail.
-    let heir = connect(Mode::Alias, settings.clone());
-    heir.setup().unwrap();
+    let heir = connect(Mode::Alias, settings(&host));
+    heir.setup(&[subnet]).unwrap();
     let left = control::addresses(&interface).unwrap();
-    assert!(!left.contains(&address(&settings, 9)) && left.contains(&address(&settings, 1)), "{left:?}");
+    assert!(!left.contains(&address(subnet, 9)) && left.contains(&address(subnet, 1)), "{left:?}");
     heir.teardown().unwrap();
 }
 
 #[test]
 fn a_jail_on_an_alias_uses_its_own_address_only() {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
-    let network = connect(Mode::Alias, settings.clone());
-    network.setup().unwrap();
-    let (own, other) = (address(&settings, 2), address(&settings, 1));
+    let subnet = subnet_of(&host);
+    let network = connect(Mode::Alias, settings(&host));
+    network.setup(&[subnet]).unwrap();
+    let (own, other) = (address(subnet, 2), address(subnet, 1));
     let listener = TcpListener::bind((other, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let script =
         format!("nc -w 1 -l {other} 8081 </dev/null && echo bound; echo x | nc -N {other} {port}; ifconfig | cat");
     let mut plan = host.plan(&script);
-    plan.network = network.attach(&plan.replica, own).unwrap();
+    plan.network = network.attach(&plan.replica, &link(Mode::Alias, &[subnet], 2)).unwrap();
     start(&host, &plan);
     let (_, from) = listener.accept().unwrap();
     assert_eq!(from.ip(), own);
@@ -154,9 +241,7 @@ fn a_jail_on_an_alias_uses_its_own_address_only() {
 #[test]
 fn without_a_network_there_is_none() {
     let Some(host) = Host::new() else { return };
-    let network = connect(Mode::None, settings(&host));
     let mut plan = host.plan("nc -w 1 127.0.0.1 22 </dev/null; echo $?; nc -w 1 -l 127.0.0.1 8080 </dev/null; echo $?");
-    plan.network = network.attach(&plan.replica, address(&settings(&host), 2)).unwrap();
     plan.user = User::default();
     let (output, _) = host.run(&plan);
     let codes: Vec<&str> = output.lines().filter(|line| line.parse::<i32>().is_ok()).collect();
@@ -166,22 +251,22 @@ fn without_a_network_there_is_none() {
 #[test]
 fn replicas_with_their_own_stack_cannot_reach_each_other() {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
-    let network = connect(Mode::Vnet, settings.clone());
-    network.setup().unwrap();
-    let gateway = address(&settings, 1);
-    let neighbour = server(&host, &*network, address(&settings, 2), "two");
+    let subnet = subnet_of(&host);
+    let network = connect(Mode::Vnet, settings(&host));
+    network.setup(&[subnet]).unwrap();
+    let gateway = ipam::gateway(subnet);
+    let neighbour = server(&host, &*network, &link(Mode::Vnet, &[subnet], 2), "two");
     start(&host, &neighbour);
-    answers(address(&settings, 2), "two");
+    answers(address(subnet, 2), "two");
     let listener = TcpListener::bind((gateway, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"gateway\n").unwrap());
     let script = format!(
         "nc -w 5 {gateway} {port} </dev/null; nc -w 3 {} 8080 </dev/null && echo neighbour; netstat -rn; ifconfig",
-        address(&settings, 2)
+        address(subnet, 2)
     );
     let mut plan = host.plan(&script);
-    plan.network = network.attach(&plan.replica, address(&settings, 3)).unwrap();
+    plan.network = network.attach(&plan.replica, &link(Mode::Vnet, &[subnet], 3)).unwrap();
     let (output, _) = host.run(&plan);
     serving.join().unwrap();
     assert!(output.contains("gateway\n"), "{output}");
@@ -196,13 +281,13 @@ fn replicas_with_their_own_stack_cannot_reach_each_other() {
 #[test]
 fn twenty_stacks_come_and_go() {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
-    let network = connect(Mode::Vnet, settings.clone());
-    network.setup().unwrap();
+    let subnet = subnet_of(&host);
+    let network = connect(Mode::Vnet, settings(&host));
+    network.setup(&[subnet]).unwrap();
     let tree = host.tree();
     for last in 2..22 {
         let mut plan = host.plan_on(Root::Directory(tree.clone()), "exit 0");
-        plan.network = network.attach(&plan.replica, address(&settings, last)).unwrap();
+        plan.network = network.attach(&plan.replica, &link(Mode::Vnet, &[subnet], last)).unwrap();
         host.run(&plan);
         network.detach(&plan.replica).unwrap();
     }
@@ -216,7 +301,7 @@ fn an_interface_of_somebody_elses_is_left_alone() {
     let made = control.create("lo").unwrap();
     let name = format!("{}lo", host.realm);
     control.rename(&made, &name).unwrap();
-    let fault = connect(Mode::Alias, settings(&host)).setup().unwrap_err();
+    let fault = connect(Mode::Alias, settings(&host)).setup(&[subnet_of(&host)]).unwrap_err();
     control.destroy(&name).unwrap();
     assert_eq!(fault.kind(), Kind::Busy);
     assert!(fault.to_string().contains("belongs to somebody else"), "{fault}");
@@ -225,12 +310,12 @@ fn an_interface_of_somebody_elses_is_left_alone() {
 #[test]
 fn a_vnet_link_is_undone_when_its_start_fails() {
     let Some(host) = Host::new() else { return };
-    let settings = settings(&host);
-    let network = connect(Mode::Vnet, settings.clone());
-    network.setup().unwrap();
+    let subnet = subnet_of(&host);
+    let network = connect(Mode::Vnet, settings(&host));
+    network.setup(&[subnet]).unwrap();
     let mut plan = host.plan("");
     plan.argv = vec!["no-such-program".into()];
-    plan.network = network.attach(&plan.replica, address(&settings, 2)).unwrap();
+    plan.network = network.attach(&plan.replica, &link(Mode::Vnet, &[subnet], 2)).unwrap();
     assert!(matches!(plan.network, Attachment::Vnet { .. }));
     assert!(host.sandbox().start(&plan).is_err());
     host.remove(&plan.replica).unwrap();

@@ -1,6 +1,7 @@
 //! Removal: of everything, from whatever state, more than once.
 
-use faas_jails::platform::freebsd::network::{Mode, Settings, connect};
+use faas_jails::network::{Link, Mode};
+use faas_jails::platform::freebsd::network::{Settings, connect};
 use faas_jails::platform::freebsd::{jail, mount, rctl};
 use faas_jails::sandbox::{Limits, Sandbox};
 use faas_jails::storage::Root;
@@ -99,16 +100,15 @@ fn a_start_that_fails_half_way_undoes_itself() {
 #[test]
 fn many_start_and_go_at_once() {
     let Some(host) = Host::new() else { return };
-    let network = connect(
-        Mode::Alias,
-        Settings { realm: host.realm.clone(), network: "10.216.0.0/24".parse().unwrap(), egress: None },
-    );
-    network.setup().unwrap();
+    let network = connect(Mode::Alias, Settings { realm: host.realm.clone(), egress: None, nat: false });
+    network.setup(&["10.216.0.0/24".parse().unwrap()]).unwrap();
     let tree = host.tree();
     let plans: Vec<_> = (2..34u8)
         .map(|last| {
             let mut plan = host.plan_on(Root::Directory(tree.clone()), "sleep 300 & sleep 300");
-            plan.network = network.attach(&plan.replica, [10, 216, 0, last].into()).unwrap();
+            let address = format!("10.216.0.{last}/24").parse().unwrap();
+            let link = Link { mode: Mode::Alias, addresses: vec![address] };
+            plan.network = network.attach(&plan.replica, &link).unwrap();
             plan
         })
         .collect();

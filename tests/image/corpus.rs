@@ -574,3 +574,38 @@ fn a_file_replaced_by_an_implied_directory_hides_what_was_below() {
     let mut value = [0; 8];
     assert_eq!(rustix::fs::getxattr(&dir, "trusted.overlay.opaque", &mut value[..]).unwrap(), 1);
 }
+
+/// docs/images.md has a table of what is tried; its last column is the test.
+#[test]
+fn every_row_of_the_document_names_a_test_and_every_test_here_has_a_row() {
+    let sources = [
+        include_str!("corpus.rs"),
+        include_str!("interrupted.rs"),
+        include_str!("misbehaviour.rs"),
+        include_str!("../suite/full_disk.rs"),
+        include_str!("../suite/on_zfs.rs"),
+        include_str!("../suite/ship.rs"),
+        include_str!("../zfs/layers.rs"),
+    ];
+    let tests: Vec<Vec<&str>> = sources
+        .iter()
+        .map(|source| {
+            // An attribute may stand between.
+            let after =
+                source.split("\n#[test]\n").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
+            after.map(|(name, _)| name).collect()
+        })
+        .collect();
+    let rows = include_str!("../../docs/images.md").lines().filter(|line| line.starts_with("| "));
+    let named: Vec<&str> = rows
+        .filter_map(|row| row.trim_end_matches([' ', '|']).rsplit_once('|'))
+        .flat_map(|(_, tests)| tests.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in &named {
+        assert!(tests.iter().flatten().any(|test| test == name), "docs/images.md names {name}, which is no test");
+    }
+    let own = "every_row_of_the_document_names_a_test_and_every_test_here_has_a_row";
+    let without: Vec<&&str> = tests[0].iter().filter(|test| **test != own && !named.contains(test)).collect();
+    assert!(without.is_empty(), "no row in docs/images.md names {without:?}");
+}

@@ -77,6 +77,79 @@ fn killed_at_any_moment_the_next_run_starts_clean() {
     assert!(store.get(&"r.example/f:1".parse().unwrap()).unwrap().is_some());
 }
 
+/// The registry cuts the layer off after so many bytes; when the program asks for the rest, it is killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn killed_after_any_byte_of_a_pull_the_next_pull_is_whole() {
+    use std::collections::HashMap;
+    use std::process::Stdio;
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::Duration;
+
+    use faas_jails::image::Digest;
+
+    use crate::server::{Answer, Server};
+
+    const NAME: &str = "killed_after_any_byte_of_a_pull_the_next_pull_is_whole";
+    if !is_root(NAME) {
+        return;
+    }
+    let sample = Sample { platform: ("", ""), ..Sample::new(vec![layer("a", 40)]) };
+    let (blobs, _) = sample.oci_blobs(gzip);
+    let mut content: HashMap<String, Vec<u8>> =
+        blobs.iter().map(|blob| (format!("/v2/f/blobs/{}", Digest::of(blob)), blob.clone())).collect();
+    content.insert("/v2/f/manifests/1".into(), blobs[2].clone());
+    let (path, length) = (format!("/v2/f/blobs/{}", Digest::of(&blobs[1])), blobs[1].len());
+    // How far the next connection gets; nothing: to the end.
+    let reach: Arc<Mutex<Option<usize>>> = Arc::default();
+    let (asked, is_asked) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (asked, released) = (Mutex::new(asked), Mutex::new(released));
+    let wanted = Arc::clone(&reach);
+    let server = Server::start(move |request| {
+        let Some(body) = content.get(&request.path) else { return Answer::new(404, "") };
+        let mut answer = Answer::new(200, body.clone());
+        if request.path == path {
+            answer.cut = *wanted.lock().unwrap();
+            if request.range() > 0 {
+                asked.lock().unwrap().send(request.range()).unwrap();
+                let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(30));
+                answer.cut = Some(0);
+            }
+        }
+        answer
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let realm = format!("b{:03}", std::process::id() % 1000);
+    let config = dir.path().join("config.toml");
+    fs::write(&config, format!("root = \"{}\"\nrealm = \"{realm}\"\n", root.display())).unwrap();
+    let pull = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_faas-jails"));
+        command.arg("--config").arg(&config).args(["image", "pull"]).arg(format!("{}/f:1", server.address));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    };
+    for bytes in [1, 9, 10, 100, 511, length / 3, length / 2, length - 9, length - 1] {
+        *reach.lock().unwrap() = Some(bytes);
+        let mut child = pull().stderr(Stdio::null()).spawn().unwrap();
+        let at = is_asked.recv_timeout(Duration::from_secs(60)).expect("the program never asked for the rest");
+        assert_eq!(at, bytes);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        release.send(()).unwrap();
+        assert_eq!((count(&root.join("layers")), count(&root.join("images/refs"))), (0, 0), "after {bytes} bytes");
+    }
+    assert!(count(&root.join("staging")) > 0, "no kill has left anything half made, so nothing was tested");
+    *reach.lock().unwrap() = None;
+    assert!(pull().status().unwrap().success());
+    let tree = fs::read_dir(root.join("layers")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(count(&tree.join("a")), 40);
+    let purged = Command::new(env!("CARGO_BIN_EXE_faas-jails")).arg("--config").arg(&config).arg("purge").status();
+    assert!(purged.unwrap().success());
+    assert_eq!((count(&root.join("staging")), count(&root.join("trash")), count(&root.join("images/tmp"))), (0, 0, 0));
+}
+
 /// A file system of a few megabytes, unmounted at the end.
 struct Small(tempfile::TempDir);
 

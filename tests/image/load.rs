@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::support::*;
 use faas_jails::image::store::InUse;
-use faas_jails::image::{Credentials, Origin, PullPolicy, Silent, Source};
+use faas_jails::image::{Credentials, Digest, Origin, Progress, PullPolicy, Silent, Source};
 use faas_jails::storage::{Storage, Whiteouts};
 use serde_json::json;
 
@@ -151,4 +153,44 @@ fn an_image_that_does_not_say_what_it_is_for_is_taken() {
     let image = bench.load(&sample.docker_save(&["r.example/f:1"])).unwrap().remove(0);
     let ensured = bench.store.ensure(&image.reference, PullPolicy::Always, &Credentials::default(), &Silent);
     assert_eq!(ensured.unwrap(), image);
+}
+
+/// Counts the layers that are being made, and lets none go on before a second one has begun.
+#[derive(Default)]
+struct Together {
+    now: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Progress for Together {
+    fn layers(&self, count: usize) {
+        assert_eq!(count, 4);
+    }
+    fn layer_started(&self, _: &Digest, _: Option<u64>) {
+        let mut now = self.now.lock().unwrap();
+        *now = (now.0 + 1, now.1.max(now.0 + 1));
+        self.changed.notify_all();
+        let waited = self.changed.wait_timeout_while(now, Duration::from_secs(30), |now| now.1 < 2).unwrap();
+        assert!(!waited.1.timed_out(), "one layer after the other");
+    }
+    fn bytes(&self, _: &Digest, _: u64) {}
+    fn layer_done(&self, _: &Digest) {
+        self.now.lock().unwrap().0 -= 1;
+    }
+    fn warn(&self, sentence: &str) {
+        panic!("{sentence}");
+    }
+}
+
+#[test]
+fn several_layers_are_made_at_once_and_no_more_than_configured() {
+    if !is_root("several_layers_are_made_at_once_and_no_more_than_configured") {
+        return;
+    }
+    let settings = faas_jails::image::Settings { parallel: 2, ..settings() };
+    let bench = Bench::with(Whiteouts::Overlay, settings);
+    let layers = ["a", "b", "c", "d"].map(|name| Tar::new().file(name, name).end());
+    let progress = Together::default();
+    bench.load_telling(&Sample::new(layers.to_vec()).docker_save(&["r.example/f:1"]), &progress).unwrap();
+    assert_eq!(*progress.now.lock().unwrap(), (0, 2));
 }

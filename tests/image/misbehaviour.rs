@@ -345,6 +345,7 @@ fn lies_are_noticed() {
 struct Warnings(Mutex<Vec<String>>);
 
 impl Progress for Warnings {
+    fn layers(&self, _: usize) {}
     fn layer_started(&self, _: &Digest, _: Option<u64>) {}
     fn bytes(&self, _: &Digest, _: u64) {}
     fn layer_done(&self, _: &Digest) {}

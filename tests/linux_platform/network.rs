@@ -5,10 +5,12 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use faas_jails::fault::Kind;
-use faas_jails::network::{Attachment, Network};
+use faas_jails::fault::{Kind, Result};
+use faas_jails::network::{Attachment, Link, Mode, Network, Policy, Port, Published};
 use faas_jails::platform::linux::network::BridgeNetwork;
 use faas_jails::sandbox::{Plan, Sandbox};
+
+use ipnetwork::IpNetwork;
 
 use crate::support::{World, root, until};
 
@@ -51,13 +53,25 @@ fn rules() -> String {
 
 const SUBNET: &str = "10.77.0.0/24";
 
-fn bridge(world: &World, subnet: &str, nat: bool) -> BridgeNetwork {
-    BridgeNetwork::new(world.realm.clone(), &format!("{}br", world.realm), subnet.parse().unwrap(), nat).unwrap()
+fn bridge(world: &World, nat: bool) -> BridgeNetwork {
+    BridgeNetwork::new(world.realm.clone(), &format!("{}br", world.realm), nat).unwrap()
+}
+
+/// Brings a network up as a daemon does when it starts.
+fn up(network: &BridgeNetwork, networks: &[&str]) -> Result<()> {
+    let networks: Vec<IpNetwork> = networks.iter().map(|text| text.parse().unwrap()).collect();
+    network.setup(&networks)?;
+    network.enforce(&Policy::default())
+}
+
+/// A link with these addresses, each with its prefix.
+fn link(mode: Mode, addresses: &str) -> Link {
+    Link { mode, addresses: addresses.split(' ').map(|text| text.parse().unwrap()).collect() }
 }
 
 fn connected(world: &World, network: &BridgeNetwork, address: &str, argv: &[&str]) -> Plan {
     let mut plan = world.plan(argv);
-    plan.network = network.attach(&plan.replica, address.parse().unwrap()).unwrap();
+    plan.network = network.attach(&plan.replica, &link(Mode::Bridge, address)).unwrap();
     world.sandbox.start(&plan).unwrap();
     // The caller's descriptor goes; the replica's processes keep the namespace.
     plan.network = Attachment::None;
@@ -90,10 +104,10 @@ const SERVER: &str = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
 fn setup_and_teardown_can_be_repeated_and_leave_nothing() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, true);
+        let network = bridge(&world, true);
         for _ in 0..2 {
-            network.setup().unwrap();
-            network.setup().unwrap();
+            up(&network, &[SUBNET]).unwrap();
+            up(&network, &[SUBNET]).unwrap();
             assert!(ip("-4 -o address").contains("inet 10.77.0.1/24"));
             assert_eq!(rules().matches("masquerade").count(), 1, "{}", rules());
             network.teardown().unwrap();
@@ -108,7 +122,7 @@ fn setup_and_teardown_can_be_repeated_and_leave_nothing() {
 fn iptables_serves_where_there_is_no_nft() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, true);
+        let network = bridge(&world, true);
         let bin = world.dir.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         std::os::unix::fs::symlink("/usr/sbin/iptables", bin.join("iptables")).unwrap();
@@ -147,9 +161,8 @@ const CHILD: &str = "FAAS_JAILS_TEST_NETWORK";
 fn a_child_with_another_path() {
     let Ok(wanted) = std::env::var(CHILD) else { return };
     let (realm, verb) = wanted.split_once(' ').unwrap();
-    let network =
-        BridgeNetwork::new(realm.parse().unwrap(), &format!("{realm}br"), SUBNET.parse().unwrap(), true).unwrap();
-    let result = if verb == "setup" { network.setup() } else { network.teardown() };
+    let network = BridgeNetwork::new(realm.parse().unwrap(), &format!("{realm}br"), true).unwrap();
+    let result = if verb == "setup" { up(&network, &[SUBNET]) } else { network.teardown() };
     println!("{result:?}");
 }
 
@@ -157,9 +170,9 @@ fn a_child_with_another_path() {
 fn a_strangers_bridge_is_left_alone() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, false);
+        let network = bridge(&world, false);
         ip(&format!("link add {}br type bridge", world.realm));
-        for fault in [network.setup().unwrap_err(), network.teardown().unwrap_err()] {
+        for fault in [up(&network, &[SUBNET]).unwrap_err(), network.teardown().unwrap_err()] {
             assert!(fault.to_string().contains("does not belong to realm"), "{fault}");
         }
         assert_eq!(links().len(), 2);
@@ -171,8 +184,8 @@ fn a_strangers_bridge_is_left_alone() {
 fn the_host_reaches_replicas_and_they_reach_the_host_but_not_its_loopback() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, true);
-        network.setup().unwrap();
+        let network = bridge(&world, true);
+        up(&network, &[SUBNET]).unwrap();
         let listener = TcpListener::bind("0.0.0.0:8081").unwrap();
         let hidden = TcpListener::bind("127.0.0.1:8082").unwrap();
         let script = format!(
@@ -180,7 +193,7 @@ fn the_host_reaches_replicas_and_they_reach_the_host_but_not_its_loopback() {
              nc -w 1 10.77.0.1 8082 </dev/null && echo reached loopback
              echo knock | nc -w 2 10.77.0.1 8081 && echo reached the host; echo done; {SERVER}"
         );
-        let plan = connected(&world, &network, "10.77.0.3", &["sh", "-c", &script]);
+        let plan = connected(&world, &network, "10.77.0.3/24", &["sh", "-c", &script]);
         let (mut knocking, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), "10.77.0.3".parse::<IpAddr>().unwrap());
         let mut knock = [0; 6];
@@ -203,13 +216,13 @@ fn replicas_do_not_reach_each_other() {
     on_a_host_of_its_own(|| {
         let world = World::new();
         // Without rules: ports that do not talk to each other are enough.
-        let network = bridge(&world, SUBNET, false);
-        network.setup().unwrap();
-        let server = connected(&world, &network, "10.77.0.2", &["sh", "-c", SERVER]);
+        let network = bridge(&world, false);
+        up(&network, &[SUBNET]).unwrap();
+        let server = connected(&world, &network, "10.77.0.2/24", &["sh", "-c", SERVER]);
         until("the server answers", || answers("10.77.0.2"));
         let ask = "printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc -w 2 10.77.0.2 80 2>/dev/null | tail -n 1 | grep hello || echo silence";
         let script = format!("{ask}; sleep 1000");
-        let client = connected(&world, &network, "10.77.0.3", &["sh", "-c", &script]);
+        let client = connected(&world, &network, "10.77.0.3/24", &["sh", "-c", &script]);
         until("the client has tried", || !world.output(&client.replica).is_empty());
         assert_eq!(world.output(&client.replica), "silence\n");
 
@@ -223,7 +236,7 @@ fn replicas_do_not_reach_each_other() {
 
         // And it was that which kept them apart.
         let mut plan = world.plan(&["sh", "-c", ask]);
-        plan.network = network.attach(&plan.replica, "10.77.0.4".parse().unwrap()).unwrap();
+        plan.network = network.attach(&plan.replica, &link(Mode::Bridge, "10.77.0.4/24")).unwrap();
         for replica in [&server.replica, &plan.replica] {
             ip(&format!("link set {} type bridge_slave isolated off", replica.interface()));
         }
@@ -239,10 +252,10 @@ fn replicas_do_not_reach_each_other() {
 fn links_vanish_with_the_last_process() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, false);
-        network.setup().unwrap();
+        let network = bridge(&world, false);
+        up(&network, &[SUBNET]).unwrap();
         let before = links();
-        let plan = connected(&world, &network, "10.77.0.2", &["sleep", "1000"]);
+        let plan = connected(&world, &network, "10.77.0.2/24", &["sleep", "1000"]);
         assert_eq!(links().len(), before.len() + 1);
         world.remove(&plan.replica);
         until("the link has gone by itself", || links() == before);
@@ -255,24 +268,22 @@ fn links_vanish_with_the_last_process() {
 fn what_cannot_be_attached_is_refused_and_leaves_nothing() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, SUBNET, false);
+        let network = bridge(&world, false);
         let replica = world.replica();
-        let attach = |address: &str| network.attach(&replica, address.parse().unwrap()).unwrap_err();
-        assert_eq!(attach("10.77.0.2").kind(), Kind::NotFound, "no bridge yet");
-        network.setup().unwrap();
+        let attach = |address: &str| network.attach(&replica, &link(Mode::Bridge, address)).unwrap_err();
+        assert_eq!(attach("10.77.0.2/24").kind(), Kind::NotFound, "no bridge yet");
+        up(&network, &[SUBNET]).unwrap();
         let before = links();
-        assert_eq!(attach("10.78.0.2").kind(), Kind::Invalid);
-        assert_eq!(attach("10.77.0.1").kind(), Kind::Invalid);
-        let held = network.attach(&replica, "10.77.0.2".parse().unwrap()).unwrap();
-        assert_eq!(attach("10.77.0.3").kind(), Kind::Busy);
+        assert_eq!(attach("10.78.0.2/24").kind(), Kind::Invalid);
+        assert_eq!(attach("10.77.0.1/24").kind(), Kind::Invalid);
+        let held = network.attach(&replica, &link(Mode::Bridge, "10.77.0.2/24")).unwrap();
+        assert_eq!(attach("10.77.0.3/24").kind(), Kind::Busy);
         drop(held);
         network.detach(&replica).unwrap();
         assert_eq!(links(), before);
         network.teardown().unwrap();
-        assert!(
-            BridgeNetwork::new(world.realm.clone(), "much-too-long-a-name", SUBNET.parse().unwrap(), false).is_err()
-        );
-        assert!(BridgeNetwork::new(world.realm.clone(), "br;x", SUBNET.parse().unwrap(), false).is_err());
+        assert!(BridgeNetwork::new(world.realm.clone(), "much-too-long-a-name", false).is_err());
+        assert!(BridgeNetwork::new(world.realm.clone(), "br;x", false).is_err());
     });
 }
 
@@ -296,13 +307,13 @@ fn iptables(arguments: &str) -> String {
 fn to_the_outside(policy: &str) {
     iptables(&format!("-P FORWARD {policy}"));
     let world = World::new();
-    let network = bridge(&world, SUBNET, true);
-    network.setup().unwrap();
+    let network = bridge(&world, true);
+    up(&network, &[SUBNET]).unwrap();
     let outside = Outside::new();
     let plan = connected(
         &world,
         &network,
-        "10.77.0.2",
+        "10.77.0.2/24",
         &["sh", "-c", &format!("echo hello | nc -w 5 192.0.2.2 9000; echo done; {SERVER}")],
     );
     assert_eq!(outside.guest(), "192.0.2.1".parse::<IpAddr>().unwrap());
@@ -323,14 +334,107 @@ fn to_the_outside(policy: &str) {
 fn a_network_of_the_sixth_version_works_as_well() {
     on_a_host_of_its_own(|| {
         let world = World::new();
-        let network = bridge(&world, "fd77:1::/64", true);
-        network.setup().unwrap();
-        let plan = connected(&world, &network, "fd77:1::2", &["sh", "-c", SERVER]);
+        let network = bridge(&world, true);
+        up(&network, &["fd77:1::/64"]).unwrap();
+        let plan = connected(&world, &network, "fd77:1::2/64", &["sh", "-c", SERVER]);
         until("the server answers", || answers("fd77:1::2"));
         end(&world, &network, &plan);
         network.teardown().unwrap();
         assert_eq!(links(), ["lo"]);
     });
+}
+
+#[test]
+fn a_replica_has_an_address_of_each_family_and_added_networks_come_and_go() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        let network = bridge(&world, true);
+        up(&network, &[SUBNET, "fd77:1::/64"]).unwrap();
+        let plan = connected(&world, &network, "10.77.0.2/24 fd77:1::2/64", &["sh", "-c", SERVER]);
+        until("it answers on both", || answers("10.77.0.2") && answers("fd77:1::2"));
+        up(&network, &[SUBNET, "fd77:1::/64", "10.78.0.0/24"]).unwrap();
+        let other = connected(&world, &network, "10.78.0.2/24", &["sh", "-c", SERVER]);
+        until("the added network works", || answers("10.78.0.2"));
+        assert!(answers("10.77.0.2"), "the first one still does");
+        end(&world, &network, &other);
+        up(&network, &[SUBNET]).unwrap();
+        let left = ip("-o address");
+        assert!(!left.contains("10.78.0.1") && !left.contains("fd77:1::1") && left.contains("10.77.0.1/24"), "{left}");
+        end(&world, &network, &plan);
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
+fn a_closed_replica_answers_and_begins_nothing() {
+    on_a_host_of_its_own(|| {
+        let world = World::new();
+        // Without address translation: these rules do not depend on it.
+        let network = bridge(&world, false);
+        up(&network, &[SUBNET]).unwrap();
+        let listener = TcpListener::bind("0.0.0.0:8081").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let policy = Policy { closed: ["10.77.0.2".parse().unwrap()].into(), ..Policy::default() };
+        network.enforce(&policy).unwrap();
+        let knock = "(echo knock | nc -w 2 10.77.0.1 8081) & sleep 3; echo tried";
+        let closed = connected(&world, &network, "10.77.0.2/24", &["sh", "-c", &format!("{knock}; {SERVER}")]);
+        let open = connected(&world, &network, "10.77.0.3/24", &["sh", "-c", &format!("{knock}; {SERVER}")]);
+        for plan in [&closed, &open] {
+            world.wait_for(&plan.replica, "tried");
+        }
+        until("both answer", || answers("10.77.0.2") && answers("10.77.0.3"));
+        assert_eq!(listener.accept().unwrap().1.ip(), "10.77.0.3".parse::<IpAddr>().unwrap());
+        assert!(listener.accept().is_err(), "the closed one came through");
+        end(&world, &network, &closed);
+        end(&world, &network, &open);
+        network.enforce(&Policy::default()).unwrap();
+        assert_eq!(rules(), "");
+        network.teardown().unwrap();
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
+fn a_published_port_leads_to_the_replicas_in_turn_and_nowhere_when_it_is_gone() {
+    for policy in ["ACCEPT", "DROP"] {
+        on_a_host_of_its_own(move || published(policy));
+    }
+}
+
+fn published(policy: &str) {
+    iptables(&format!("-P FORWARD {policy}"));
+    let world = World::new();
+    let network = bridge(&world, true);
+    up(&network, &[SUBNET]).unwrap();
+    let outside = Outside::new();
+    let plans =
+        ["10.77.0.2/24", "10.77.0.3/24"].map(|address| connected(&world, &network, address, &["sh", "-c", SERVER]));
+    until("both answer", || answers("10.77.0.2") && answers("10.77.0.3"));
+    let to = |targets: &[&str]| Policy {
+        published: vec![Published {
+            port: "80:80/tcp".parse::<Port>().unwrap(),
+            targets: targets.iter().map(|text| text.parse().unwrap()).collect(),
+        }],
+        ..Policy::default()
+    };
+    assert!(!outside.reaches("192.0.2.1"), "nothing is published yet");
+    network.enforce(&to(&["10.77.0.2", "10.77.0.3"])).unwrap();
+    assert!((0..4).all(|_| outside.reaches("192.0.2.1")));
+    assert!(answers("192.0.2.1"), "from the host itself, under its address");
+    // They take turns: with one of them gone, every other call fails.
+    end(&world, &network, &plans[0]);
+    let reached = (0..4).filter(|_| outside.reaches("192.0.2.1")).count();
+    assert_eq!(reached, 2);
+    network.enforce(&to(&["10.77.0.3"])).unwrap();
+    assert!((0..3).all(|_| outside.reaches("192.0.2.1")));
+    network.enforce(&Policy::default()).unwrap();
+    assert!(!outside.reaches("192.0.2.1"), "it is gone");
+    end(&world, &network, &plans[1]);
+    outside.close();
+    network.teardown().unwrap();
+    until("all links are gone", || links() == ["lo"]);
+    assert_eq!(iptables("-S FORWARD"), format!("-P FORWARD {policy}\n"));
 }
 
 /// A namespace with 192.0.2.2, linked to this thread's with 192.0.2.1, that serves requests to be done there.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::needs_root;
 use crate::support::http::Client;
 use crate::support::image::{Image, Layer, architecture, digest};
 use crate::support::images::{PROBE, PROBE_ROOT, probe_archive, probe_image};
 use crate::support::registry::{Access, PASSWORD, Registry, USER};
 use crate::support::{Daemon, eventually, parts};
+use crate::{linux_only, needs_root};
 
 /// A daemon that may speak plain http with this registry.
 fn with_registry(registry: &Registry, pull: &str) -> Daemon {
@@ -417,8 +417,7 @@ fn prune_frees_what_no_function_uses() {
     needs_root!();
     let daemon = Daemon::start();
     daemon.deploy(json!({"service": "f"}));
-    let layers = daemon.root.join("layers");
-    let count = || std::fs::read_dir(&layers).map_or(0, Iterator::count);
+    let count = || daemon.layers();
     let few = count();
     daemon.load(&version("unused").docker_save("example.test/unused:1"));
     assert!(count() > few);
@@ -437,6 +436,120 @@ fn loading_answers_with_names_and_digests() {
     let loaded = daemon.load(&image.oci_archive("example.test/x:1")).value();
     let first = loaded.as_array().and_then(|a| a.first()).unwrap_or(&Value::Null).clone();
     assert_eq!((&first["name"], &first["digest"]), (&json!("example.test/x:1"), &json!(digest(&image.manifest()))));
+}
+
+/// As `docker login` writes it, in a secret that the function names.
+#[test]
+fn a_registry_with_passwords_is_entered_with_those_of_a_secret_of_the_function() {
+    needs_root!();
+    use base64::Engine as _;
+    let registry = Registry::start(Access::Password);
+    registry.push("team/probe", "1", &version("private"));
+    let daemon = with_registry(&registry, "always");
+    let image = registry.name("team/probe", "1");
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let auths = BTreeMap::from([(registry.address.to_string(), json!({"auth": auth}))]);
+    for (name, value) in [("registry", json!({"auths": auths}).to_string()), ("other", "no JSON at all".to_owned())] {
+        daemon.http.json("POST", "/system/secrets", &json!({"name": name, "value": value})).expect(202);
+    }
+    daemon.create(json!({"service": "f", "image": image, "secrets": ["other"]})).expect_error(400, &[&image]);
+    daemon.deploy(json!({"service": "f", "image": image, "secrets": ["other", "registry"]}));
+    assert_eq!(deployed_version(&daemon, "f"), "private");
+}
+
+#[test]
+fn an_annotation_chooses_another_platform_of_an_index() {
+    needs_root!();
+    let registry = Registry::start(Access::Anonymous);
+    // The same programs under another label: what matters is which one is taken.
+    let other = version("other").platform("linux", "s390x");
+    registry.push("team/probe", "own", &version("own"));
+    registry.push("team/probe", "other", &other);
+    let index = "application/vnd.docker.distribution.manifest.list.v2+json";
+    let entry = |image: &Image, os: &str, architecture: &str| {
+        let manifest = image.manifest();
+        json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest(&manifest), "size": manifest.len(),
+            "platform": {"os": os, "architecture": architecture},
+        })
+    };
+    let entries = [entry(&version("own"), std::env::consts::OS, architecture()), entry(&other, "linux", "s390x")];
+    let list = json!({"schemaVersion": 2, "mediaType": index, "manifests": entries});
+    registry.push_manifest("team/probe", "both", index, list.to_string().into_bytes());
+    let daemon = with_registry(&registry, "always");
+    let image = registry.name("team/probe", "both");
+    daemon.deploy(json!({"service": "f", "image": image}));
+    assert_eq!(deployed_version(&daemon, "f"), "own");
+    let chosen = json!({"com.faas-jails.platform": "linux/s390x"});
+    if cfg!(target_os = "linux") {
+        daemon.update(json!({"service": "f", "image": image, "annotations": chosen})).expect(202);
+        eventually("the other one runs", || (deployed_version(&daemon, "f") == "other").then_some(()));
+    }
+    let neither = json!({"com.faas-jails.platform": "linux/riscv64"});
+    let answer = daemon.create(json!({"service": "g", "image": image, "annotations": neither}));
+    answer.expect_error(400, &["linux/riscv64", "s390x"]);
+}
+
+#[test]
+fn a_manifest_in_dockers_own_words_is_pulled() {
+    needs_root!();
+    let registry = Registry::start(Access::Anonymous);
+    let image = version("docker");
+    registry.push("team/probe", "oci", &image);
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let manifest = String::from_utf8(image.manifest()).expect("JSON is text");
+    let manifest = manifest
+        .replace("application/vnd.oci.image.manifest.v1+json", docker)
+        .replace("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+        .replace("application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    registry.push_manifest("team/probe", "docker", docker, manifest.into_bytes());
+    let daemon = with_registry(&registry, "always");
+    daemon.deploy(json!({"service": "f", "image": registry.name("team/probe", "docker")}));
+    assert_eq!(deployed_version(&daemon, "f"), "docker");
+}
+
+#[test]
+fn on_a_terminal_a_pull_shows_bytes_layers_and_rate() {
+    needs_root!();
+    linux_only!("runs script(1) as Linux has it");
+    let registry = Registry::start(Access::Anonymous);
+    registry.push("team/probe", "1", &version("1"));
+    let daemon = with_registry(&registry, "always");
+    let command = daemon.command();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|word| word.display().to_string()).collect();
+    let pull = format!("stty cols 120 rows 40; {} image pull {}", words.join(" "), registry.name("team/probe", "1"));
+    let terminal = std::process::Command::new("script").args(["-qec", &pull, "/dev/null"]).output().expect("script");
+    let shown = String::from_utf8_lossy(&terminal.stdout).into_owned();
+    assert!(terminal.status.success(), "{shown}");
+    assert!(shown.contains("3 of 3 layers") && shown.contains("iB/s") && shown.contains("pulled "), "{shown}");
+    let quiet = daemon.run(&["image", "pull", &registry.name("team/probe", "1")]);
+    assert!(quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
+}
+
+#[test]
+fn inspect_shows_how_an_image_runs() {
+    needs_root!();
+    let daemon = Daemon::start();
+    let shown: Value = serde_json::from_slice(&daemon.run(&["image", "inspect", PROBE]).stdout).expect("JSON");
+    assert_eq!((&shown["reference"], &shown["run"]["argv"]), (&json!(PROBE), &json!(["/probe"])));
+    assert_eq!(shown["layers"].as_array().map(Vec::len), Some(2));
+    let unknown = daemon.run(&["image", "inspect", "example.test/none:1"]);
+    assert_eq!(unknown.status.code(), Some(66));
+}
+
+#[test]
+fn a_limit_on_the_disk_is_refused_where_it_cannot_be_kept() {
+    needs_root!();
+    linux_only!("is about overlay storage");
+    let daemon = Daemon::with().set("storage = \"overlay\"").start();
+    let limit = json!({"com.faas-jails.disk": "8Mi"});
+    let answer = daemon.create(json!({"service": "f", "annotations": limit}));
+    answer.expect_error(400, &["overlay storage cannot limit", "zfs"]);
+    let traces = daemon.traces();
+    assert!(traces.replica_names().is_empty() && traces.replicas.is_empty(), "{traces}");
+    daemon.deploy(json!({"service": "f", "annotations": limit, "readOnlyRootFilesystem": true}));
 }
 
 #[test]

@@ -9,14 +9,17 @@ mod support;
 #[path = "../support/zpool.rs"]
 mod zpool;
 
+mod bad_clients;
 mod bad_images;
 mod bad_input;
 mod conformance;
 mod description;
 mod elastic_zero;
 mod faas_cli;
+mod full_disk;
 mod gateway;
 mod gateway_queue;
+mod gateway_tls;
 mod images;
 mod isolation;
 mod kept;
@@ -24,12 +27,15 @@ mod killed;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod network;
 mod observe;
 mod on_zfs;
 mod operations;
 mod page;
 mod settings;
+mod ship;
 mod shipped;
+mod stock_gateway;
 mod stock_images;
 mod streams;
 #[cfg(target_os = "freebsd")]

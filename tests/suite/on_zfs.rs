@@ -1,10 +1,14 @@
-//! The daemon with its images and roots on a real ZFS pool, as on FreeBSD: a layer is a dataset, a root is a clone.
+//! What only a look into the pool shows. The whole suite runs with its images and roots on ZFS, too: see
+//! tools/with-pool.sh.
 
+use rand::RngCore;
 use serde_json::json;
 
+use crate::full_disk::{assert_a_pull_does_not_fit, noisy_image};
 use crate::needs_root;
 use crate::support::image::Layer;
-use crate::support::images::{PROBE, probe_image};
+use crate::support::images::probe_image;
+use crate::support::registry::{Access, Registry};
 use crate::support::{Daemon, eventually};
 use crate::zpool::{self, Pool};
 
@@ -14,7 +18,7 @@ fn on_zfs(test: impl FnOnce(&mut Daemon, &Pool)) {
     let dataset = format!("{}/fj", pool.name());
     zpool::zfs(&["create", "-o", "canmount=off", &dataset]);
     let before = pool.datasets();
-    let mut daemon = Daemon::with().set("storage = \"zfs\"").table(&format!("[zfs]\ndataset = \"{dataset}\"")).start();
+    let mut daemon = Daemon::with().zfs(&dataset).start();
     test(&mut daemon, &pool);
     daemon.kill9();
     let purge = daemon.run(&["purge", "--all"]);
@@ -53,28 +57,6 @@ fn a_function_on_a_clone_is_deployed_called_scaled_updated_and_deleted() {
 }
 
 #[test]
-fn replicas_on_clones_are_adopted_after_a_kill_and_remains_are_swept() {
-    needs_root!();
-    on_zfs(|daemon, pool| {
-        daemon.deploy(json!({"service": "f"}));
-        let before = daemon.identity("f")["started"].clone();
-        daemon.kill9();
-        daemon.start_again();
-        daemon.await_ready("f", 1);
-        assert_eq!(daemon.identity("f")["started"], before, "the replica was restarted instead of adopted");
-        let http = daemon.http.clone();
-        let update = json!({"service": "f", "image": PROBE}).to_string();
-        let update = std::thread::spawn(move || http.request("PUT", "/system/functions").body(update).try_send());
-        std::thread::sleep(std::time::Duration::from_millis(60));
-        daemon.kill9();
-        let _ = update.join().expect("the update");
-        daemon.start_again();
-        daemon.await_ready("f", 1);
-        eventually("exactly one root is left", || (roots(pool).len() == 1).then_some(()));
-    });
-}
-
-#[test]
 fn images_share_the_datasets_of_their_common_layers() {
     needs_root!();
     on_zfs(|daemon, pool| {
@@ -95,11 +77,34 @@ fn images_share_the_datasets_of_their_common_layers() {
 }
 
 #[test]
-fn a_read_only_root_on_zfs_refuses_writes_and_has_a_writable_tmp() {
+fn the_annotation_for_the_disk_limits_what_a_replica_adds() {
     needs_root!();
-    on_zfs(|daemon, _| {
-        daemon.deploy(json!({"service": "f", "readOnlyRootFilesystem": true}));
-        daemon.invoke("POST", "f/write?path=/home/probe/mine").body("x").send().expect_error(500, &["read-only"]);
-        daemon.invoke("POST", "f/write?path=/tmp/mine").body("x").send().expect(200);
+    on_zfs(|daemon, pool| {
+        daemon.deploy(json!({"service": "f", "annotations": {"com.faas-jails.disk": "8Mi"}}));
+        let told = zpool::zfs(&["get", "-Hp", "-o", "value", "refquota", &roots(pool)[0]]);
+        assert!(told.trim().parse::<u64>().is_ok_and(|bytes| bytes > 8 << 20), "{told}");
+        // Noise: what compresses takes next to no room.
+        let mut noise = vec![0; 1 << 20];
+        let mut write = |number: usize| {
+            rand::rng().fill_bytes(&mut noise);
+            let answer = daemon.invoke("POST", &format!("f/write?path=/home/probe/{number}")).body(&*noise).send();
+            // SAFETY: no preconditions. ZFS counts what it has written, not what waits to be.
+            unsafe { libc::sync() };
+            answer
+        };
+        write(0).expect(200);
+        let refused = (1..64).map(write).find(|answer| answer.status != 200).expect("64 MiB went into 8 MiB");
+        assert!(refused.text().contains("quota exceeded"), "{}", refused.text());
+    });
+}
+
+#[test]
+fn a_pull_into_a_full_dataset_fails_with_a_sentence_and_leaves_nothing() {
+    needs_root!();
+    on_zfs(|daemon, pool| {
+        let registry = Registry::start(Access::Anonymous);
+        registry.push("team/large", "1", &noisy_image(32));
+        zpool::zfs(&["set", "quota=32M", &format!("{}/fj", pool.name())]);
+        assert_a_pull_does_not_fit(daemon, &registry.name("team/large", "1"), || pool.datasets());
     });
 }

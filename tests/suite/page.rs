@@ -8,7 +8,7 @@ use crate::{linux_only, needs_browser, needs_root};
 
 fn open(daemon: &Daemon) -> Browser {
     let browser = Browser::start();
-    browser.open(&format!("http://admin:secret@{}/ui/", daemon.http.address));
+    browser.open(&format!("http://admin:secret@{}/ui/", daemon.gateway.address));
     browser
 }
 
@@ -104,17 +104,17 @@ fn a_refusal_is_shown_in_the_provider_s_own_words() {
 fn the_page_asks_for_the_password_and_loads_nothing_from_elsewhere() {
     needs_root!();
     let daemon = Daemon::with().credentials("admin:secret").without_images().start();
-    let mut stranger = daemon.http.clone();
+    let mut stranger = daemon.gateway.clone();
     stranger.credentials = None;
     for path in ["/ui/", "/ui/ui.js", "/ui/ui.css", "/ui"] {
         stranger.get(path).expect(401);
     }
-    assert_eq!(daemon.http.get("/ui").expect(301).header("location"), Some("ui/"));
-    let page = daemon.http.get("/ui/").expect(200);
+    assert_eq!(daemon.gateway.get("/ui").expect(301).header("location"), Some("ui/"));
+    let page = daemon.gateway.get("/ui/").expect(200);
     let policy = page.header("content-security-policy").expect("a policy");
     assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
     for path in ["/ui/", "/ui/ui.js", "/ui/ui.css"] {
-        let text = daemon.http.get(path).expect(200).text();
+        let text = daemon.gateway.get(path).expect(200).text();
         assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another place");
     }
 }
@@ -124,6 +124,6 @@ fn the_page_asks_for_the_password_and_loads_nothing_from_elsewhere() {
 fn pages_of_other_sites_cannot_use_the_password() {
     needs_root!();
     let daemon = Daemon::with().credentials("admin:secret").without_images().start();
-    let from = |site| daemon.http.request("GET", "/system/functions").header("Sec-Fetch-Site", site).send().status;
+    let from = |site| daemon.gateway.request("GET", "/system/functions").header("Sec-Fetch-Site", site).send().status;
     assert_eq!([from("cross-site"), from("same-origin"), from("none")], [403, 200, 200]);
 }

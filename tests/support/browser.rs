@@ -55,6 +55,8 @@ impl Browser {
             "goog:chromeOptions": {"args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--window-size=1280,960", data,
+                // A page that asks for fonts elsewhere does not wait for them.
+                "--host-resolver-rules=MAP *.com ~NOTFOUND",
             ]},
         }}});
         let session = browser.call("POST", "/session", &capabilities);
@@ -118,6 +120,14 @@ impl Browser {
         eventually(&format!("{wanted:?} in {css}, which shows {:?}", self.text(css)), || {
             self.text(css).contains(wanted).then_some(())
         });
+    }
+
+    /// Waits until the field there holds this.
+    #[track_caller]
+    pub fn holds(&self, css: &str, wanted: &str) {
+        let value = || self.try_call("GET", &format!("/element/{}/property/value", self.find(css)?), &Value::Null).ok();
+        let value = || value().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        eventually(&format!("{wanted:?} in {css}"), || value().contains(wanted).then_some(()));
     }
 
     /// What the page and the browser complained about since the last call.

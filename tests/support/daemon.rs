@@ -24,7 +24,9 @@ pub struct Options {
     env: Vec<(String, String)>,
     arguments: Vec<String>,
     credentials: Option<String>,
+    dataset: Option<String>,
     bare: bool,
+    small: bool,
 }
 
 impl Options {
@@ -42,7 +44,8 @@ impl Options {
         self
     }
 
-    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the replicas.
+    /// Adds a line to the configuration's `[network]`; `{host}` in it is the host's address among the
+    /// replicas, `{realm6}` two groups of an IPv6 address that no other daemon has.
     pub fn network(mut self, line: &str) -> Self {
         self.network += line;
         self.network += "\n";
@@ -81,6 +84,18 @@ impl Options {
         self
     }
 
+    /// Keeps images and roots below this dataset, which the test has made.
+    pub fn zfs(mut self, dataset: &str) -> Self {
+        self.dataset = Some(dataset.to_owned());
+        self
+    }
+
+    /// A subnet with room for five replicas.
+    pub fn small_subnet(mut self) -> Self {
+        self.small = true;
+        self
+    }
+
     /// Leaves the probe image out.
     pub fn without_images(mut self) -> Self {
         self.bare = true;
@@ -103,7 +118,7 @@ impl Options {
     /// Writes the configuration and starts nothing.
     pub fn prepare(self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("faas-jails-").tempdir().expect("making a temporary directory");
-        let lease = Lease::take();
+        let lease = Lease::take(self.small);
         let root = dir.path().join("root");
         let config = dir.path().join("config.toml");
         let mut top = self.top;
@@ -134,12 +149,16 @@ impl Options {
         if !gateway.contains("listen =") {
             gateway = format!("listen = \"127.0.0.1:0\"\n{gateway}");
         }
-        let mut network = self.network.replace("{host}", &lease.host());
+        let realm6 = format!("64:{:x}", lease.number);
+        let mut network = self.network.replace("{host}", &lease.host()).replace("{realm6}", &realm6);
         if !network.contains("nat =") {
             network += "nat = false\n";
         }
-        let ground = platform::Ground::make(&lease.realm());
-        let (above, mode) = ground.settings();
+        let ground = platform::Ground::make(&lease.realm(), self.dataset.as_deref());
+        let (mut above, mode) = ground.settings();
+        if top.contains("storage =") {
+            above.clear();
+        }
         let text = format!(
             "root = \"{}\"
 realm = \"{}\"
@@ -166,7 +185,7 @@ subnet = \"{}\"
             dir,
             root,
             config,
-            _ground: ground,
+            ground,
             lease,
             env: self.env,
             arguments: self.arguments,
@@ -187,7 +206,7 @@ pub struct Daemon {
     /// Its configuration.
     pub config: PathBuf,
     dir: TempDir,
-    _ground: platform::Ground,
+    ground: platform::Ground,
     lease: Lease,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -276,12 +295,17 @@ impl Daemon {
 
     /// The same with this on its standard input.
     pub fn faas_cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        self.faas_cli_at(&self.url(), arguments, input)
+    }
+
+    /// Runs stock faas-cli, with its files in this daemon's temporary directory, against an address.
+    pub fn faas_cli_at(&self, url: &str, arguments: &[&str], input: &[u8]) -> Output {
         let program = parts::stock("faas-cli").expect("the test asked for faas-cli first");
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
-            .env("OPENFAAS_URL", self.url())
+            .env("OPENFAAS_URL", url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -383,6 +407,11 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
+    /// How many layers its storage has.
+    pub fn layers(&self) -> usize {
+        self.ground.layers().unwrap_or_else(|| fs::read_dir(self.root.join("layers")).map_or(0, Iterator::count))
+    }
+
     /// How many files the daemon has open.
     pub fn open_files(&self) -> usize {
         platform::open_files(self.pid())
@@ -423,6 +452,7 @@ impl Drop for Daemon {
 /// A number that no other running test has, on this machine: it makes the realm and the subnet.
 struct Lease {
     number: u32,
+    small: bool,
     _lock: File,
 }
 
@@ -430,7 +460,7 @@ impl Lease {
     /// One /24 each in 10.64.0.0/10, so there are 2^14.
     const COUNT: u32 = 1 << 14;
 
-    fn take() -> Self {
+    fn take(small: bool) -> Self {
         let directory = std::env::temp_dir().join("faas-jails-test-leases");
         fs::create_dir_all(&directory).expect("making the lease directory");
         let counter = directory.join("counter");
@@ -443,7 +473,7 @@ impl Lease {
             let lock = File::create(directory.join(number.to_string())).expect("making a lease");
             if lock.try_lock().is_ok() {
                 fs::write(&counter, number.to_string()).expect("writing the counter");
-                return Self { number, _lock: lock };
+                return Self { number, small, _lock: lock };
             }
         }
         panic!("{} daemons under test at once", Self::COUNT)
@@ -462,10 +492,11 @@ impl Lease {
 
     /// The subnet's first address is the host's own.
     fn host(&self) -> String {
-        self.subnet().replace(".0/24", ".1")
+        format!("10.{}.{}.1", 64 + self.number / 256, self.number % 256)
     }
 
     fn subnet(&self) -> String {
-        format!("10.{}.{}.0/24", 64 + self.number / 256, self.number % 256)
+        let length = if self.small { 29 } else { 24 };
+        format!("10.{}.{}.0/{length}", 64 + self.number / 256, self.number % 256)
     }
 }

@@ -177,6 +177,15 @@ impl Exchange {
         self.stream.get_ref().shutdown(Shutdown::Write)
     }
 
+    /// Whether anything has come, or comes within this time; also when the connection has ended.
+    pub fn wait_readable(&mut self, within: Duration) -> bool {
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(within)).expect("setting a time limit");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_read_timeout(Some(PATIENCE)).expect("setting a time limit");
+        !peeked.is_err_and(|e| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
+
     /// Reads status line and headers; interim answers (1xx but 101) are read over.
     pub fn read_head(&mut self, head_request: bool) -> io::Result<()> {
         loop {

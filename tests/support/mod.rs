@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub mod browser;
 pub mod client;
 pub mod daemon;
+pub mod dataset;
+pub mod gateway;
 pub mod http;
 pub mod image;
 pub mod images;

@@ -1,17 +1,15 @@
 //! FreeBSD under the tests: how a daemon is configured, and where the kernel shows what is there of it.
 //!
-//! Each daemon has a dataset of its own below the one that `FAAS_JAILS_TEST_DATASET` names; tools/freebsd-test.sh
-//! makes a pool for that. The same script puts what cannot be built there into `FAAS_JAILS_TEST_PARTS`.
+//! tools/freebsd-test.sh puts what cannot be built there into `FAAS_JAILS_TEST_PARTS`.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::dataset::{self, Dataset};
 use super::image::Layer;
 use super::leaks::Traces;
-
-const DATASET: &str = "FAAS_JAILS_TEST_DATASET";
 
 /// Calls of the probe's /syscall that must fail even for root in a sandbox.
 pub const REFUSED_TO_ROOT: &[&str] =
@@ -19,28 +17,27 @@ pub const REFUSED_TO_ROOT: &[&str] =
 
 /// What this machine lacks to run replicas.
 pub fn lacks() -> Option<&'static str> {
-    match (super::is_root(), env::var_os(DATASET)) {
+    match (super::is_root(), env::var_os(dataset::PARENT)) {
         (false, _) => Some("needs root"),
         (_, None) => Some("needs a ZFS dataset in FAAS_JAILS_TEST_DATASET; tools/freebsd-test.sh makes one"),
         _ => None,
     }
 }
 
-/// A daemon's dataset. It goes with everything in it when this is dropped.
-pub struct Ground {
-    dataset: Option<String>,
+/// Whether pf is enabled and calls this program's anchors.
+pub fn filters_packets() -> bool {
+    Path::new("/dev/pf").exists()
+        && told("pfctl", &["-s", "info"]).contains("Status: Enabled")
+        && told("pfctl", &["-q", "-s", "rules"]).contains("anchor \"faas-jails/*\"")
 }
 
+/// What this platform needs beside the state directory: a dataset.
+pub struct Ground(Option<Dataset>);
+
 impl Ground {
-    /// Makes it.
-    pub fn make(realm: &str) -> Self {
-        let Ok(parent) = env::var(DATASET) else { return Self { dataset: None } };
-        let dataset = format!("{parent}/{realm}");
-        // A test run that was killed may have left one of the same name.
-        let _ = Command::new("zfs").args(["destroy", "-Rf", &dataset]).output();
-        let made = Command::new("zfs").args(["create", "-o", "canmount=off", &dataset]).output().expect("running zfs");
-        assert!(made.status.success(), "zfs create: {}", String::from_utf8_lossy(&made.stderr));
-        Self { dataset: Some(dataset) }
+    /// Makes it, unless it is given.
+    pub fn make(realm: &str, dataset: Option<&str>) -> Self {
+        Self(Dataset::for_daemon(realm, dataset))
     }
 
     /// The configuration's lines: first those above all tables, then those of `[network]`.
@@ -48,21 +45,14 @@ impl Ground {
         ("storage = \"zfs\"\n".to_owned(), "mode = \"alias\"")
     }
 
+    /// How many layers there are, if they are datasets.
+    pub fn layers(&self) -> Option<usize> {
+        self.0.as_ref().map(Dataset::layers)
+    }
+
     /// The configuration's own tables.
     pub fn tables(&self) -> String {
-        self.dataset.as_ref().map_or_else(String::new, |dataset| format!("[zfs]\ndataset = \"{dataset}\"\n"))
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        let Some(dataset) = &self.dataset else { return };
-        let gone = Command::new("zfs").args(["destroy", "-R", dataset]).output().expect("running zfs");
-        if !gone.status.success() {
-            let said = String::from_utf8_lossy(&gone.stderr).into_owned();
-            assert!(std::thread::panicking(), "zfs destroy -R {dataset}: {said}");
-            eprintln!("zfs destroy -R {dataset}: {said}");
-        }
+        self.0.as_ref().map_or_else(String::new, Dataset::table)
     }
 }
 
@@ -107,13 +97,9 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
         traces.addresses.extend(lines(&told("ifconfig", &[interface]), |line| line.trim_start().starts_with("inet")));
     }
     let root = root.display().to_string();
-    let roots = format!("/{realm}/roots/");
     traces.mounts = lines(&told("mount", &["-p"]), |line| line.contains(&root) || line.contains(&prefix));
     traces.rules = lines(&told("rctl", &[]), |line| line.starts_with(&format!("jail:{prefix}")));
-    if let Ok(parent) = env::var(DATASET) {
-        let datasets = told("zfs", &["list", "-H", "-o", "name", "-r", &format!("{parent}/{realm}")]);
-        traces.datasets = lines(&datasets, |line| line.contains(&roots));
-    }
+    traces.datasets = dataset::roots(realm);
     if Path::new("/dev/pf").exists() {
         let anchor = format!("faas-jails/{realm}");
         traces.firewall = lines(&told("pfctl", &["-q", "-a", &anchor, "-s", "rules"]), |line| !line.is_empty());

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::dataset::{self, Dataset};
 use super::image::Layer;
 use super::leaks::Traces;
 
@@ -18,23 +19,34 @@ pub fn lacks() -> Option<&'static str> {
     (!super::is_root()).then_some("needs root")
 }
 
-/// A place that this platform needs beside the state directory: none here.
-pub struct Ground;
+/// Whether rules can be had without addresses being translated.
+pub fn filters_packets() -> bool {
+    true
+}
+
+/// What this platform needs beside the state directory: a dataset, where the test or the whole run is on ZFS.
+pub struct Ground(Option<Dataset>);
 
 impl Ground {
-    /// Makes it.
-    pub fn make(_realm: &str) -> Self {
-        Self
+    /// Makes it, unless it is given.
+    pub fn make(realm: &str, dataset: Option<&str>) -> Self {
+        Self(Dataset::for_daemon(realm, dataset))
     }
 
     /// The configuration's lines: first those above all tables, then those of `[network]`.
     pub fn settings(&self) -> (String, &'static str) {
-        (String::new(), "mode = \"bridge\"")
+        let storage = if self.0.is_some() { "storage = \"zfs\"\n" } else { "" };
+        (storage.to_owned(), "mode = \"bridge\"")
+    }
+
+    /// How many layers there are, if they are datasets.
+    pub fn layers(&self) -> Option<usize> {
+        self.0.as_ref().map(Dataset::layers)
     }
 
     /// The configuration's own tables.
     pub fn tables(&self) -> String {
-        String::new()
+        self.0.as_ref().map_or_else(String::new, Dataset::table)
     }
 }
 
@@ -76,6 +88,7 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     let (root, prefix) = (root.display().to_string(), format!("{realm}_"));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     traces.mounts = mounts.lines().filter(|l| l.contains(&root) || l.contains(&prefix)).map(str::to_owned).collect();
+    traces.datasets = dataset::roots(realm);
     if let Ok(out) = Command::new("nft").args(["list", "ruleset"]).output() {
         let rules = String::from_utf8_lossy(&out.stdout).into_owned();
         traces.firewall = rules

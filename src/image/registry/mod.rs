@@ -32,10 +32,10 @@ mod http_client;
 
 pub use blob::BlobReader;
 pub use credentials::{Credentials, Login};
-pub use http_client::{Http, bundle, roots as trusted_roots};
+pub use http_client::{Http, bundle, is_loopback, roots as trusted_roots};
 
 use challenge::Challenge;
-use http_client::{Origin, encode, is_loopback, is_passing, retry_after};
+use http_client::{Origin, encode, is_passing, retry_after};
 
 /// Largest answer of a token server.
 const TOKEN_MAX: u64 = 1 << 20;

@@ -114,6 +114,11 @@ impl Files {
         remove_file(&self.path("layers", &layer.chain_id)).map(|_| ())
     }
 
+    /// The directory for what is being written.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     /// A new file that has no name and goes when it is closed.
     pub fn scratch(&self) -> Result<File> {
         let (path, file) = self.temporary()?;

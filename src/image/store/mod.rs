@@ -3,13 +3,14 @@
 //! ```text
 //!  load(archive) ─┐                                   ┌─> get, list
 //!                 ├─> layers into storage ─> record ──┤
-//!  ensure, pull ──┘      (install)         (rename)   └─> remove ─> prune frees layers nobody uses
+//!  ensure, pull ──┤      (install)         (rename)   └─> remove ─> prune frees layers nobody uses
+//!  adopt ─────────┘  layers that storage received by itself
 //! ```
 //!
 //! Several processes may use one store: records are replaced by rename(2), layers are made under a lock each,
 //! and removed under a lock that excludes additions.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fault::{Context, Fault, Kind, Result};
@@ -19,7 +20,7 @@ use super::archive::{self, Archived};
 use super::config::{ImageConfig, signal_number};
 use super::install::{Installer, LayerSource, Wanted};
 use super::unpack::{Facts, Seen};
-use super::{Digest, Image, Origin, Progress, Reference, RunConfig, Settings, Source, Target};
+use super::{Digest, Image, Origin, Platform, Progress, Reference, RunConfig, Settings, Source, Target};
 
 mod ensure;
 mod files;
@@ -165,15 +166,38 @@ impl Store {
         Ok(loaded)
     }
 
+    /// Takes over an image that came with layers which storage has understood by itself: `bring` brings them there.
+    /// It replaces what has its name.
+    pub fn adopt(&self, image: &Image, bring: impl FnOnce() -> Result<()>) -> Result<Image> {
+        let adopt = || {
+            let _lock = self.files.lock_shared()?;
+            self.check_platform(&image.platform.parse().unwrap_or_default())?;
+            check_command(&image.reference, &image.run.argv)?;
+            self.files.note_layers(&image.layers)?;
+            bring()?;
+            let image = Image { origin: Origin::Loaded, loaded: jiff::Timestamp::now(), ..image.clone() };
+            self.files.keep_image(&image).context(|| "cannot record the image")?;
+            Ok(image)
+        };
+        adopt().map_err(|fault| about(&image.reference, fault))
+    }
+
+    /// A directory for temporary files, on the store's file system. What is left there goes at the next start.
+    pub fn scratch(&self) -> PathBuf {
+        self.files.scratch_dir()
+    }
+
+    fn check_platform(&self, platform: &Platform) -> Result<()> {
+        match self.settings.target.accepts(platform) {
+            true => Ok(()),
+            false => Err(Fault::invalid(format!("it is for {platform}; this host runs {}", self.settings.target))),
+        }
+    }
+
     /// Installs the layers, then records the image.
     fn install(&self, incoming: Incoming<'_>, source: &dyn LayerSource, progress: &dyn Progress) -> Result<Image> {
         let name = incoming.reference.clone();
-        self.install_inner(incoming, source, progress).map_err(|fault| match fault.kind() {
-            Kind::Exhausted => fault.within(format!(
-                "image {name} does not fit; faas-jails image prune removes images that no function uses"
-            )),
-            _ => fault.within(format!("image {name}")),
-        })
+        self.install_inner(incoming, source, progress).map_err(|fault| about(&name, fault))
     }
 
     fn install_inner(
@@ -191,18 +215,10 @@ impl Store {
                 blobs.len()
             )));
         }
-        if !self.settings.target.accepts(&config.platform) {
-            return Err(Fault::invalid(format!(
-                "it is for {}; this host runs {}",
-                config.platform, self.settings.target
-            )));
-        }
         // Before anything is fetched: an image that cannot run needs no layers.
-        if config.argv.is_empty() {
-            return Err(Fault::invalid(format!(
-                "image {reference} has no command: its config has neither Entrypoint nor Cmd"
-            )));
-        }
+        self.check_platform(&config.platform)?;
+        check_command(&reference, &config.argv)?;
+        progress.layers(layers.len());
         let size = blobs.iter().filter_map(|(_, size)| *size).sum();
         let wanted: Vec<Wanted> =
             layers.iter().zip(blobs).map(|(layer, (blob, size))| Wanted { layer: layer.clone(), blob, size }).collect();
@@ -228,6 +244,24 @@ impl Store {
         };
         self.files.keep_image(&image).context(|| "cannot record the image")?;
         Ok(image)
+    }
+}
+
+/// What went wrong with an image.
+fn about(name: &Reference, fault: Fault) -> Fault {
+    match fault.kind() {
+        Kind::Exhausted => fault
+            .within(format!("image {name} does not fit; faas-jails image prune removes images that no function uses")),
+        _ => fault.within(format!("image {name}")),
+    }
+}
+
+fn check_command(reference: &Reference, argv: &[String]) -> Result<()> {
+    match argv.is_empty() {
+        true => {
+            Err(Fault::invalid(format!("image {reference} has no command: its config has neither Entrypoint nor Cmd")))
+        }
+        false => Ok(()),
     }
 }
 

@@ -62,7 +62,10 @@ impl Store {
             if by_chain.is_some() || !shared {
                 let bytes = by_chain.or_else(|| on_disk.get(layer.diff_id.as_str()));
                 match self.storage.remove_layer(&layer) {
-                    Err(fault) if fault.kind() == Kind::Busy => continue,
+                    Err(fault) if fault.kind() == Kind::Busy => {
+                        tracing::info!("layer {} stays for now: {fault}", layer.chain_id);
+                        continue;
+                    }
                     other => other?,
                 }
                 freed.bytes += bytes.copied().unwrap_or(0);

@@ -38,7 +38,7 @@ pub mod sysctl;
 pub mod tree;
 pub mod zfs;
 
-pub use open::{image_target, open};
+pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 
 use std::io;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::furnish::Furnished;
-use super::network::{self, Mode};
+use super::network;
 use super::sandbox::{self, JailSandbox, Uncounted};
 use super::sysctl;
 use super::zfs::Nmount;
-use crate::config::{Config, NetworkMode, StorageKind};
+use crate::config::{Config, StorageKind};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::Target;
+use crate::network::Mode;
 use crate::platform::Platform;
 use crate::platform::zfs::{Choice, Mounting, Parent, Settings, ZfsStorage};
 
@@ -21,21 +22,15 @@ pub fn open(config: &Config) -> Result<Platform> {
     if config.storage != StorageKind::Zfs {
         return unsupported("overlay storage is Linux's; on FreeBSD it is zfs");
     }
-    let mode = match config.network.mode {
-        NetworkMode::Alias => Mode::Alias,
-        NetworkMode::Vnet => Mode::Vnet,
-        NetworkMode::Bridge => return unsupported("network mode bridge is Linux's; on FreeBSD it is alias or vnet"),
-    };
-    let storage = ZfsStorage::open(Settings {
-        parent: config.zfs.dataset.parse::<Parent>()?,
-        realm: config.realm.clone(),
-        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
-        engine: Choice::Best,
-    })?;
+    let all = [config.network.mode];
+    if all.iter().chain(&config.network.modes).any(|mode| *mode == Mode::Bridge) {
+        return unsupported("network mode bridge is Linux's; on FreeBSD it is alias, vnet, none or inherit");
+    }
+    let storage = open_zfs(config)?;
     let network = network::Settings {
         realm: config.realm.clone(),
-        network: config.network.subnet,
-        egress: config.network.egress.clone().filter(|_| config.network.nat),
+        egress: config.network.egress.clone(),
+        nat: config.network.nat,
     };
     let sandbox = sandbox::Settings {
         realm: config.realm.clone(),
@@ -44,8 +39,18 @@ pub fn open(config: &Config) -> Result<Platform> {
     };
     Ok(Platform {
         storage: Arc::new(Furnished(storage)),
-        network: Arc::from(network::connect(mode, network)),
+        network: Arc::from(network::connect(config.network.mode, network)),
         sandbox: Arc::new(JailSandbox::open(sandbox)?),
+    })
+}
+
+/// The ZFS storage that the configuration names.
+pub fn open_zfs(config: &Config) -> Result<ZfsStorage> {
+    ZfsStorage::open(Settings {
+        parent: config.zfs.dataset.parse::<Parent>()?,
+        realm: config.realm.clone(),
+        mounting: Mounting::Legacy { staging: config.root.join("zfs"), mounter: Box::new(Nmount) },
+        engine: Choice::Best,
     })
 }
 

@@ -13,7 +13,7 @@ pub mod sandbox;
 mod sealed;
 mod trash;
 
-pub use open::{image_target, open};
+pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 pub use sealed::seal;
 

@@ -9,11 +9,13 @@
 //!
 //! Ports are isolated (IFLA_BRPORT_ISOLATED): replicas reach the host and, with NAT, the outside, never each other.
 //! A replica cannot take another's address: it would need CAP_NET_ADMIN or CAP_NET_RAW, which no replica has,
-//! and the rules of [`super::nat`] drop what leaves the bridge with a foreign source.
+//! and the rules of [`super::nat`] drop what leaves the bridge with a foreign source. A replica in mode `none` has
+//! the same link, and those rules drop whatever it begins.
 
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
 
@@ -21,8 +23,7 @@ use super::nat::Rules;
 use super::netlink::{Refusal, Request, Socket, number, text};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
-use crate::network::ipam::Pool;
-use crate::network::{Attachment, Network};
+use crate::network::{Attachment, Link, Mode, Network, Policy, ipam};
 
 // linux/if_link.h, not in libc.
 const VETH_INFO_PEER: u16 = 1;
@@ -38,15 +39,14 @@ const LOOPBACK: u32 = 1;
 pub struct BridgeNetwork {
     realm: Realm,
     bridge: String,
-    subnet: IpNetwork,
-    gateway: IpAddr,
     nat: bool,
+    networks: Mutex<Vec<IpNetwork>>,
 }
 
 impl BridgeNetwork {
-    /// A network of `realm` on a bridge called `bridge` (at most 15 bytes), with the host at the subnet's first
-    /// address. With `nat`, replicas reach the outside under the host's address.
-    pub fn new(realm: Realm, bridge: &str, subnet: IpNetwork, nat: bool) -> Result<Self> {
+    /// A network of `realm` on a bridge called `bridge` (at most 15 bytes), where the host has the first address of
+    /// each network. With `nat`, replicas reach the outside under the host's address.
+    pub fn new(realm: Realm, bridge: &str, nat: bool) -> Result<Self> {
         let fits = (1..=15).contains(&bridge.len())
             && bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !fits {
@@ -55,13 +55,15 @@ impl BridgeNetwork {
                 bridge.escape_debug()
             )));
         }
-        let subnet = IpNetwork::new(subnet.network(), subnet.prefix()).map_err(|e| Fault::invalid(e.to_string()))?;
-        let gateway = Pool::new(subnet)?.gateway();
-        Ok(Self { realm, bridge: bridge.to_owned(), subnet, gateway, nat })
+        Ok(Self { realm, bridge: bridge.to_owned(), nat, networks: Mutex::default() })
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules { realm: &self.realm, bridge: &self.bridge, subnet: self.subnet }
+    fn networks(&self) -> MutexGuard<'_, Vec<IpNetwork>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules<'a>(&'a self, networks: &'a [IpNetwork], policy: &'a Policy) -> Rules<'a> {
+        Rules { realm: &self.realm, bridge: &self.bridge, networks, nat: self.nat, policy }
     }
 
     /// What this daemon writes on its bridge, so as not to take a stranger's for its own.
@@ -84,11 +86,12 @@ impl BridgeNetwork {
         ))
     }
 
-    fn make_bridge(&self, host: &Socket) -> Result<u32, Fault> {
+    fn make_bridge(&self, host: &Socket, networks: &[IpNetwork]) -> Result<u32, Fault> {
+        let first = networks.first().ok_or_else(|| Fault::invalid("a bridge needs a network"))?;
         let create = Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
             .link(0, false)
             .text(libc::IFLA_IFNAME, &self.bridge)
-            .attribute(libc::IFLA_ADDRESS, &hardware_address(self.gateway))
+            .attribute(libc::IFLA_ADDRESS, &hardware_address(ipam::gateway(*first)))
             .nested(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, "bridge"));
         host.execute(create)?;
         let mark = Request::new(libc::RTM_NEWLINK, 0)
@@ -137,56 +140,77 @@ impl BridgeNetwork {
         host.execute(pair).map(drop)
     }
 
-    /// Loopback, address and default route, inside.
-    fn configure_inside(&self, inside: &Socket, address: IpAddr) -> Result<()> {
+    /// Loopback, addresses and default routes, inside.
+    fn configure_inside(&self, inside: &Socket, addresses: &[IpNetwork]) -> Result<()> {
         let (eth0, _) = find(inside, INSIDE)?.ok_or_else(|| Fault::not_found(format!("{INSIDE} vanished")))?;
         for index in [LOOPBACK, eth0] {
             inside.execute(Request::new(libc::RTM_NEWLINK, 0).link(index, true))?;
         }
-        add_address(inside, eth0, address, self.subnet.prefix())?;
-        let gateway = octets(self.gateway);
-        let route = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
-            // struct rtmsg: family, dst_len 0, src_len, tos, table, protocol, scope, type, flags.
-            .bytes(&[family(self.gateway), 0, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE])
-            .bytes(&[libc::RTN_UNICAST, 0, 0, 0, 0])
-            .attribute(libc::RTA_GATEWAY, &gateway);
-        inside.execute(route)?;
+        for address in addresses {
+            add_address(inside, eth0, address.ip(), address.prefix())?;
+            let gateway = ipam::gateway(*address);
+            let route = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
+                // struct rtmsg: family, dst_len 0, src_len, tos, table, protocol, scope, type, flags.
+                .bytes(&[family(gateway), 0, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE])
+                .bytes(&[libc::RTN_UNICAST, 0, 0, 0, 0])
+                .attribute(libc::RTA_GATEWAY, &octets(gateway));
+            inside.execute(route)?;
+        }
         Ok(())
     }
 
-    fn connect(&self, host: &Socket, replica: &ReplicaName, address: IpAddr) -> Result<OwnedFd> {
+    fn connect(&self, host: &Socket, replica: &ReplicaName, addresses: &[IpNetwork]) -> Result<OwnedFd> {
         let bridge = self
             .find_bridge(host)?
             .ok_or_else(|| Fault::not_found(format!("bridge {} is not there; it is made by setup", self.bridge)))?;
+        let first = addresses.first().ok_or_else(|| Fault::invalid(format!("{replica} has no address")))?;
         let (namespace, inside) = new_namespace()?;
-        self.make_pair(host, bridge, replica, address, &namespace)?;
-        let configured =
-            self.configure_inside(&inside, address).and_then(|()| self.join_bridge(host, replica).map_err(Fault::from));
+        self.make_pair(host, bridge, replica, first.ip(), &namespace)?;
+        let configured = self
+            .configure_inside(&inside, addresses)
+            .and_then(|()| self.join_bridge(host, replica).map_err(Fault::from));
         match configured {
             Ok(()) => Ok(namespace),
             Err(fault) => Err(fault.and_cleanup(delete(host, &replica.interface()))),
         }
     }
+
+    /// The host's addresses on the bridge: one of each network, and none of a network that is no more.
+    fn address_bridge(&self, host: &Socket, index: u32, networks: &[IpNetwork]) -> Result<()> {
+        for network in networks {
+            add_address(host, index, ipam::gateway(*network), network.prefix())?;
+        }
+        let gone: Vec<IpNetwork> = self.networks().iter().filter(|old| !networks.contains(old)).copied().collect();
+        for network in gone {
+            let octets = octets(ipam::gateway(network));
+            let request = Request::new(libc::RTM_DELADDR, 0)
+                .bytes(&[family(network.ip()), network.prefix(), 0, libc::RT_SCOPE_UNIVERSE])
+                .bytes(&index.to_ne_bytes())
+                .attribute(libc::IFA_LOCAL, &octets);
+            host.execute(request)?;
+        }
+        Ok(())
+    }
 }
 
 impl Network for BridgeNetwork {
-    fn setup(&self) -> Result<()> {
+    fn setup(&self, networks: &[IpNetwork]) -> Result<()> {
         let doing = || format!("cannot set up the network on bridge {}", self.bridge);
+        ipam::check(networks)?;
         let host = Socket::open().context(doing)?;
         let index = match self.find_bridge(&host)? {
             Some(index) => index,
-            None => self.make_bridge(&host).context(doing)?,
+            None => self.make_bridge(&host, networks).context(doing)?,
         };
-        let result = add_address(&host, index, self.gateway, self.subnet.prefix())
-            .and_then(|()| host.execute(Request::new(libc::RTM_NEWLINK, 0).link(index, true)).map(drop))
-            .map_err(Fault::from)
-            .and_then(|()| if self.nat { forward(self.subnet).and_then(|()| self.rules().add()) } else { Ok(()) });
-        result.context(doing)
+        self.address_bridge(&host, index, networks).context(doing)?;
+        host.execute(Request::new(libc::RTM_NEWLINK, 0).link(index, true)).map_err(Fault::from).context(doing)?;
+        *self.networks() = networks.to_vec();
+        Ok(())
     }
 
     fn teardown(&self) -> Result<()> {
         let host = Socket::open().context(|| "cannot open a netlink socket")?;
-        let rules = if self.nat { self.rules().remove() } else { Ok(()) };
+        let rules = self.rules(&[], &Policy::default()).remove();
         let bridge = match self.find_bridge(&host)? {
             Some(_) => delete(&host, &self.bridge),
             None => Ok(()),
@@ -197,14 +221,35 @@ impl Network for BridgeNetwork {
         }
     }
 
-    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
-        if !self.subnet.contains(address) || address == self.gateway {
-            return Err(Fault::invalid(format!("{replica} cannot have {address} on network {}", self.subnet)));
+    fn attach(&self, replica: &ReplicaName, link: &Link) -> Result<Attachment> {
+        match link.mode {
+            Mode::Inherit => return Ok(Attachment::Inherit),
+            Mode::None | Mode::Bridge => {}
+            other => {
+                return Err(Fault::new(
+                    Kind::Unsupported,
+                    format!("network {other} is FreeBSD's; on Linux it is bridge"),
+                ));
+            }
+        }
+        let known = self.networks().clone();
+        if known.is_empty() {
+            return Err(Fault::not_found(format!("bridge {} is not there; it is made by setup", self.bridge)));
+        }
+        for address in &link.addresses {
+            if !known.iter().any(|network| ipam::is_host(*network, address.ip())) {
+                let shown: Vec<String> = known.iter().map(IpNetwork::to_string).collect();
+                return Err(Fault::invalid(format!(
+                    "{replica} cannot have {} on network {}",
+                    address.ip(),
+                    shown.join(" or ")
+                )));
+            }
         }
         let host = Socket::open().context(|| "cannot open a netlink socket")?;
         let namespace = self
-            .connect(&host, replica, address)
-            .context(|| format!("cannot connect {replica} to bridge {} as {address}", self.bridge))?;
+            .connect(&host, replica, &link.addresses)
+            .context(|| format!("cannot connect {replica} to bridge {}", self.bridge))?;
         Ok(Attachment::Namespace(namespace))
     }
 
@@ -225,6 +270,14 @@ impl Network for BridgeNetwork {
             .filter_map(|link| text(link.link_attribute(libc::IFLA_IFALIAS)?).parse::<ReplicaName>().ok())
             .filter(|replica| *replica.realm() == self.realm)
             .collect())
+    }
+
+    fn enforce(&self, policy: &Policy) -> Result<()> {
+        let networks = self.networks().clone();
+        if self.nat || !policy.published.is_empty() {
+            networks.iter().try_for_each(|network| forward(*network))?;
+        }
+        self.rules(&networks, policy).apply()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::storage::{Inventory, LayerOnDisk, Root, RootOptions, Staging, Storage
 const SIZE: &str = "trusted.faas-jails.bytes";
 const RECORD: &str = "layers.json";
 
-/// Layers and roots under one directory. Needs no quota support: [`RootOptions::quota`] is not enforced here.
+/// Layers and roots under one directory. Cannot limit what a replica writes: a root with a quota is refused.
 #[derive(Debug)]
 pub struct OverlayStorage {
     root: PathBuf,
@@ -168,6 +168,13 @@ impl Storage for OverlayStorage {
     }
 
     fn clone_root(&self, layers: &[Layer], replica: &ReplicaName, options: &RootOptions) -> Result<Root> {
+        if options.quota.is_some() && !options.read_only {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                "overlay storage cannot limit what a replica writes to its disk; leave the limit out, or use \
+                 storage = \"zfs\" or a read-only root",
+            ));
+        }
         self.make_root(layers, replica, options).context(|| format!("cannot make a root for {replica}"))?;
         let dir = self.root_dir(replica);
         let lower = layers.iter().rev().map(|layer| self.layer_dir(&layer.diff_id)).collect();

@@ -41,13 +41,16 @@ impl ZfsStorage {
             .map_err(|refusal| self.fault(refusal, format!("cannot list what is in {}", self.parent)))
     }
 
-    /// Datasets that were cloned from a snapshot.
+    /// Datasets that were cloned from a snapshot, wherever in the pool they are: what `zfs receive` makes is a clone of
+    /// any snapshot of the pool that is the right one.
     pub(super) fn clones_of(&self, snapshot: &str) -> Result<Vec<String>> {
-        let survey = self.survey()?.0.into_iter();
+        let pool = self.parent.pool();
+        let datasets = command::get(pool, Below::Included, &["origin"])
+            .map_err(|refusal| self.fault(refusal, format!("cannot list what is in {pool}")))?;
         let clone = |(name, properties): (String, Properties)| {
             (properties.get("origin").map(String::as_str) == Some(snapshot)).then_some(name)
         };
-        Ok(survey.filter_map(clone).collect())
+        Ok(datasets.into_iter().filter_map(clone).collect())
     }
 
     /// Bytes that a layer with all below it refers to; asked for once.

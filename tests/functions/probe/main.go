@@ -44,7 +44,8 @@ func main() {
 	// IDLE_TIMEOUT_MS: how long a kept connection may be idle; none by default.
 	idle := time.Duration(atoi(os.Getenv("IDLE_TIMEOUT_MS"), 0)) * time.Millisecond
 	for {
-		listener, err := net.Listen("tcp", ":8080")
+		// port: as watchdogs are told where to listen.
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", atoi(os.Getenv("port"), 8080)))
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::config::{Config, NetworkMode};
+use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
+use crate::network::Mode;
 use crate::setup::{Choices, Item, MARK, MarkedFile};
 
 mod devices;
@@ -18,7 +19,7 @@ const RC_SCRIPT: &str = "/usr/local/etc/rc.d/faas_jails";
 /// Everything, in the order of making.
 pub fn items(config: &Config, choices: &Choices) -> Vec<Box<dyn Item>> {
     let egress = config.network.egress.clone().filter(|_| config.network.nat);
-    let vnet = config.network.mode == NetworkMode::Vnet;
+    let vnet = config.network.mode == Mode::Vnet;
     let mut items: Vec<Box<dyn Item>> = vec![Box::new(kernel::Modules::new("zfs", &["zfs"], "sysrc zfs_enable=YES"))];
     items.push(Box::new(kernel::Modules::new(
         "file systems",

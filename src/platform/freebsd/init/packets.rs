@@ -1,4 +1,4 @@
-//! pf(4), by which replicas reach the world, and the two lines that its configuration needs.
+//! pf(4), by which replicas reach the world, and the lines that its configuration needs.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ impl Item for Anchors {
             return Ok(None);
         }
         install(&without_anchors(&text))?;
-        Ok(Some(format!("two lines of {CONFIG}")))
+        Ok(Some(format!("lines of {CONFIG}")))
     }
 }
 
@@ -78,10 +78,7 @@ fn install(text: &str) -> Result<()> {
     let checked = run("/sbin/pfctl", &["-q", "-n", "-f", candidate]);
     files::remove(Path::new(candidate))?;
     checked.map_err(|fault| {
-        Fault::new(
-            Kind::Unsupported,
-            format!("{CONFIG} stays as it is, since with the two lines pf refuses it: {fault}"),
-        )
+        Fault::new(Kind::Unsupported, format!("{CONFIG} stays as it is, since with the lines pf refuses it: {fault}"))
     })?;
     files::replace(Path::new(CONFIG), text.as_bytes())?;
     match Path::new("/dev/pf").exists() {
@@ -90,8 +87,7 @@ fn install(text: &str) -> Result<()> {
     }
 }
 
-/// pf.conf(5) wants translation before filtering: the first line goes before all filter rules, the second to
-/// the end.
+/// pf.conf(5) wants translation before filtering: those lines go before all filter rules, the last to the end.
 fn with_anchors(text: &str) -> String {
     let filters = |line: &str| {
         let word = line.split_whitespace().next().unwrap_or_default();
@@ -99,10 +95,10 @@ fn with_anchors(text: &str) -> String {
     };
     let lines: Vec<&str> = text.lines().collect();
     let at = lines.iter().position(|line| filters(line)).unwrap_or(lines.len());
-    let [translation, filter] = ANCHOR_LINES;
+    let [translation @ .., filter] = ANCHOR_LINES;
     let mut all: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-    if !text.contains(translation) {
-        all.insert(at, format!("{translation} {MARK}"));
+    for line in translation.into_iter().rev().filter(|line| !text.contains(line)) {
+        all.insert(at, format!("{line} {MARK}"));
     }
     if !text.lines().any(|line| line.trim_start().starts_with(filter)) {
         all.push(format!("{filter} {MARK}"));
@@ -124,6 +120,7 @@ mod tests {
         let before = "set skip on lo0\nscrub in all\nnat on em0 from 10.0.0.0/8 to any -> (em0)\npass all\n";
         let after = with_anchors(before);
         let at = |text: &str| after.find(text).unwrap_or_else(|| panic!("{text} in {after}"));
+        assert!(at("nat on em0") < at("rdr-anchor") && at("rdr-anchor") < at("pass all"), "{after}");
         assert!(at("nat on em0") < at("nat-anchor \"faas-jails/*\"") && at("nat-anchor") < at("pass all"), "{after}");
         assert!(at("\nanchor \"faas-jails/*\"") > at("pass all"), "{after}");
         assert_eq!(with_anchors(&after), after, "a second time changes nothing");

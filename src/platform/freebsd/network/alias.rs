@@ -2,18 +2,19 @@
 //!
 //! Which replica has which address is written in its jail (`ip4.addr`, `ip6.addr`), which lives as long as
 //! the replica. An address that no jail has is left over from a start that a crash interrupted;
-//! [`Network::setup`] takes it away.
+//! [`Alias::setup`] takes it away.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::control::{self, Control};
-use super::{Filter, GROUP, Settings};
+use super::{GROUP, Settings};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::ReplicaName;
-use crate::network::{Attachment, Network};
+use crate::network::{Attachment, ipam};
 use crate::platform::freebsd::jail;
+use ipnetwork::IpNetwork;
 
 /// The default network of a realm.
 pub struct Alias {
@@ -23,7 +24,7 @@ pub struct Alias {
 }
 
 impl Alias {
-    /// Nothing is made before [`Network::setup`].
+    /// Nothing is made before [`Alias::setup`].
     pub fn new(settings: Settings) -> Self {
         let interface = format!("{}lo", settings.realm);
         Self { settings, interface, held: Mutex::default() }
@@ -59,11 +60,13 @@ impl Alias {
         Ok(())
     }
 
-    fn sweep(&self, control: &Control, gateway: IpAddr) -> Result<()> {
+    fn sweep(&self, control: &Control, networks: &[IpNetwork]) -> Result<()> {
         let there = control::addresses(&self.interface).context(|| "cannot list addresses")?;
         let held = self.held();
-        let ours = |address: &IpAddr| self.settings.network.contains(*address) && *address != gateway;
-        for address in there.into_iter().filter(ours) {
+        // The interface's own, which the kernel gave it.
+        let local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let gateway = |address: &IpAddr| networks.iter().any(|network| ipam::gateway(*network) == *address);
+        for address in there.into_iter().filter(|address| !local(address) && !gateway(address)) {
             if !held.values().flatten().any(|known| *known == address) {
                 tracing::info!("taking {address} off {}: no jail has it", self.interface);
                 control.remove_address(&self.interface, address)?;
@@ -71,52 +74,65 @@ impl Alias {
         }
         Ok(())
     }
-}
 
-impl Network for Alias {
-    fn setup(&self) -> Result<()> {
-        let gateway = self.settings.gateway()?;
+    /// Whether the interface is there, whoever made it.
+    pub fn is_there(&self) -> Result<bool> {
+        Ok(control::names().context(|| "cannot list interfaces")?.contains(&self.interface))
+    }
+
+    /// The interface, with the host's address of each network.
+    pub fn setup(&self, networks: &[IpNetwork]) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        if control::names().context(|| "cannot list interfaces")?.contains(&self.interface) {
+        if self.is_there()? {
             belongs(&control, &self.interface, &self.settings)?;
         } else {
             self.make(&control)?;
         }
-        control
-            .add_address(&self.interface, gateway, full(gateway))
-            .context(|| format!("cannot put {gateway} on {}", self.interface))?;
+        for gateway in networks.iter().map(|network| ipam::gateway(*network)) {
+            control
+                .add_address(&self.interface, gateway, full(gateway))
+                .context(|| format!("cannot put {gateway} on {}", self.interface))?;
+        }
         self.adopt()?;
-        self.sweep(&control, gateway)?;
-        Filter::new(&self.settings, None).load()
+        self.sweep(&control, networks)
     }
 
-    fn teardown(&self) -> Result<()> {
+    /// Takes it away.
+    pub fn teardown(&self) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        let unload = Filter::new(&self.settings, None).unload();
+        if self.is_there()? {
+            belongs(&control, &self.interface, &self.settings)?;
+        }
         control.destroy(&self.interface).context(|| format!("cannot destroy interface {}", self.interface))?;
         self.held().clear();
-        unload
+        Ok(())
     }
 
-    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
+    /// Puts a replica's addresses on it.
+    pub fn attach(&self, replica: &ReplicaName, addresses: &[IpNetwork]) -> Result<Attachment> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        // Known before it is there, so that no sweep takes it for a left-over.
-        self.held().insert(replica.clone(), vec![address]);
-        if let Err(fault) = control.add_address(&self.interface, address, full(address)) {
-            self.held().remove(replica);
-            return Err(fault).context(|| format!("cannot put {address} on {} for {replica}", self.interface));
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
+        // Known before they are there, so that no sweep takes them for left-overs.
+        self.held().insert(replica.clone(), addresses.clone());
+        for address in &addresses {
+            if let Err(fault) = control.add_address(&self.interface, *address, full(*address)) {
+                let fault = Err(fault).context(|| format!("cannot put {address} on {} for {replica}", self.interface));
+                return fault.map_err(|fault: Fault| fault.and_cleanup(self.detach(replica)));
+            }
         }
-        Ok(Attachment::Alias(vec![address]))
+        Ok(Attachment::Alias(addresses))
     }
 
-    fn detach(&self, replica: &ReplicaName) -> Result<()> {
+    /// Takes them off.
+    pub fn detach(&self, replica: &ReplicaName) -> Result<()> {
         self.adopt()?;
         let control = Control::open().context(|| "cannot open a socket")?;
         let mut held = self.held();
         let Some(addresses) = held.remove(replica) else { return Ok(()) };
         // A jail seen a moment before it went may have been noted again after its address was another's.
         let others = |address: &IpAddr| held.values().flatten().any(|other| other == address);
-        for address in addresses.into_iter().filter(|a| self.settings.network.contains(*a) && !others(a)) {
+        let own: Vec<IpAddr> = addresses.into_iter().filter(|address| !others(address)).collect();
+        for address in own {
             if let Err(fault) = control.remove_address(&self.interface, address) {
                 held.entry(replica.clone()).or_default().push(address);
                 return Err(fault).context(|| format!("cannot take {address} off {}", self.interface));
@@ -125,7 +141,8 @@ impl Network for Alias {
         Ok(())
     }
 
-    fn attached(&self) -> Result<Vec<ReplicaName>> {
+    /// Replicas that have addresses on it, or a jail.
+    pub fn attached(&self) -> Result<Vec<ReplicaName>> {
         self.adopt()?;
         Ok(self.held().keys().cloned().collect())
     }

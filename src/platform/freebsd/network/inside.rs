@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::ioctl::{self, AddressV4, AddressV6, Interface};
 use crate::fault::Result;
+use crate::network::ipam;
 
 /// Bytes of `struct rt_msghdr` on a machine with 64-bit `long`: 32 of smaller numbers, then 15 longs.
 const HEADER: usize = 32 + 15 * 8;
@@ -24,19 +25,21 @@ pub enum Step {
     Route(Vec<u8>),
 }
 
-/// Brings up loopback and `interface` with `address`, and points the default route at `gateway`.
-pub fn steps(interface: &str, address: IpNetwork, gateway: IpAddr) -> Result<Vec<Step>> {
+/// Brings up loopback and `interface` with `addresses`, and points a default route at the gateway of each.
+pub fn steps(interface: &str, addresses: &[IpNetwork]) -> Result<Vec<Step>> {
     let mut steps = vec![
         Step::V4(ioctl::SIOCAIFADDR, AddressV4::new("lo0", Ipv4Addr::LOCALHOST, 8)?),
         Step::V6(ioctl::SIOCAIFADDR_IN6, AddressV6::new("lo0", Ipv6Addr::LOCALHOST, 128)?),
         Step::Interface(ioctl::SIOCSIFFLAGS, Interface::up("lo0")?),
     ];
-    steps.push(match address.ip() {
-        IpAddr::V4(v4) => Step::V4(ioctl::SIOCAIFADDR, AddressV4::new(interface, v4, address.prefix())?),
-        IpAddr::V6(v6) => Step::V6(ioctl::SIOCAIFADDR_IN6, AddressV6::new(interface, v6, address.prefix())?),
-    });
+    for address in addresses {
+        steps.push(match address.ip() {
+            IpAddr::V4(v4) => Step::V4(ioctl::SIOCAIFADDR, AddressV4::new(interface, v4, address.prefix())?),
+            IpAddr::V6(v6) => Step::V6(ioctl::SIOCAIFADDR_IN6, AddressV6::new(interface, v6, address.prefix())?),
+        });
+    }
     steps.push(Step::Interface(ioctl::SIOCSIFFLAGS, Interface::up(interface)?));
-    steps.push(Step::Route(default_route(gateway)));
+    steps.extend(addresses.iter().map(|address| Step::Route(default_route(ipam::gateway(*address)))));
     Ok(steps)
 }
 

@@ -2,22 +2,24 @@
 //!
 //! | mode | what a jail gets | for |
 //! |---|---|---|
-//! | [`Mode::None`] | no address at all | builders without dependencies, tests |
-//! | [`Mode::Alias`] | one address on a loopback interface of the realm, shared stack | the default: costs nothing |
+//! | [`Mode::Alias`] | an address of each family on a loopback interface of the realm, shared stack | the default: costs nothing |
 //! | [`Mode::Vnet`] | its own stack, an epair, a private bridge port | functions that must not reach each other |
+//! | [`Mode::None`] | the same, and pf(4) drops what it begins | functions that compute |
 //! | [`Mode::Inherit`] | the host's addresses | trusted functions |
 //!
 //! In the alias mode the stack is the host's: a jail may bind its own address only (the kernel rewrites
 //! INADDR_ANY and 127.0.0.1 to it), but it can connect to other replicas' addresses, and it sees the host's
-//! interface names. Nothing on the path of a start or a stop runs a command; pf(4) is loaded once.
+//! interface names. Nothing on the path of a start or a stop runs a command; pfctl(8) runs when the network is set
+//! up and when a [`Policy`] changes. The interfaces of a mode are made when the first replica needs them.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
 
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
-use crate::network::{Attachment, Network};
+use crate::network::{Attachment, Link, Mode, Network, Policy, ipam};
 
 mod alias;
 pub mod control;
@@ -26,86 +28,135 @@ pub mod ioctl;
 mod pf;
 mod vnet;
 
-pub use alias::Alias;
-pub use pf::{ANCHOR_LINES, Filter, missing_anchors};
-pub use vnet::Vnet;
+use alias::Alias;
+pub use pf::{ANCHOR_LINES, missing_anchors};
+use vnet::Vnet;
 
 /// The group that all interfaces of this program are in, for ifconfig(8) and pf.conf(5).
 pub const GROUP: &str = "faasjails";
-
-/// How replicas are connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// No network.
-    None,
-    /// The host's network.
-    Inherit,
-    /// An address on a loopback interface.
-    Alias,
-    /// A network stack of their own.
-    Vnet,
-}
 
 /// What a network is made from.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Whose replicas.
     pub realm: Realm,
-    /// The addresses that are handed out. Its first host is the host's own.
-    pub network: IpNetwork,
-    /// The interface that leads outside; replicas reach the world through NAT on it. `None`: they don't.
+    /// The interface that leads outside: published ports are there.
     pub egress: Option<String>,
+    /// Whether replicas reach the world through address translation on `egress`.
+    pub nat: bool,
 }
 
 impl Settings {
-    /// The host's own address in the network.
-    fn gateway(&self) -> Result<IpAddr> {
-        Ok(crate::network::ipam::Pool::new(self.network)?.gateway())
-    }
-
     /// What the description of the realm's own interface says.
     fn description(&self) -> String {
         format!("faas-jails realm {}", self.realm)
     }
 }
 
-/// The network of this mode.
+/// Replicas of one realm, each in the mode that its link says.
+pub struct Networks {
+    settings: Settings,
+    /// The mode whose interface is there from the start.
+    mode: Mode,
+    alias: Alias,
+    vnet: Vnet,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    networks: Vec<IpNetwork>,
+    made: BTreeSet<Mode>,
+}
+
+/// The network of a realm whose replicas are mostly in this mode. Nothing is made before [`Network::setup`].
 pub fn connect(mode: Mode, settings: Settings) -> Box<dyn Network> {
-    match mode {
-        Mode::None => Box::new(Plain::None),
-        Mode::Inherit => Box::new(Plain::Inherit),
-        Mode::Alias => Box::new(Alias::new(settings)),
-        Mode::Vnet => Box::new(Vnet::new(settings)),
+    let (alias, vnet) = (Alias::new(settings.clone()), Vnet::new(settings.clone()));
+    Box::new(Networks { settings, mode, alias, vnet, state: Mutex::default() })
+}
+
+impl Networks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The interface that replicas of this mode share.
+    fn make(&self, mode: Mode, networks: &[IpNetwork]) -> Result<()> {
+        match mode {
+            Mode::Alias => self.alias.setup(networks),
+            Mode::Vnet | Mode::None => self.vnet.setup(networks),
+            Mode::Inherit => Ok(()),
+            Mode::Bridge => Err(Fault::new(
+                Kind::Unsupported,
+                "network bridge is Linux's; on FreeBSD it is alias, vnet, none or inherit",
+            )),
+        }
+    }
+
+    /// The same, once.
+    fn provide(&self, mode: Mode) -> Result<()> {
+        let mut state = self.state();
+        if !state.made.contains(&mode) {
+            self.make(mode, &state.networks)?;
+            state.made.insert(mode);
+        }
+        Ok(())
+    }
+
+    fn filter<'a>(&'a self, networks: &'a [IpNetwork], policy: &'a Policy) -> pf::Filter<'a> {
+        pf::Filter { settings: &self.settings, bridge: self.vnet.bridge(), networks, policy }
     }
 }
 
-/// The modes that make nothing.
-enum Plain {
-    None,
-    Inherit,
-}
-
-impl Network for Plain {
-    fn setup(&self) -> Result<()> {
+impl Network for Networks {
+    fn setup(&self, networks: &[IpNetwork]) -> Result<()> {
+        ipam::check(networks)?;
+        let mut state = self.state();
+        let mut modes = BTreeSet::from([self.mode]);
+        // What an earlier daemon made for single functions.
+        modes.extend(self.alias.is_there()?.then_some(Mode::Alias));
+        modes.extend(self.vnet.is_there()?.then_some(Mode::Vnet));
+        for mode in &modes {
+            self.make(*mode, networks)?;
+        }
+        *state = State { networks: networks.to_vec(), made: modes };
         Ok(())
     }
 
     fn teardown(&self) -> Result<()> {
-        Ok(())
+        let steps = [self.filter(&[], &Policy::default()).unload(), self.vnet.teardown(), self.alias.teardown()];
+        self.state().made.clear();
+        let mut faults = steps.into_iter().filter_map(Result::err);
+        match faults.next() {
+            None => Ok(()),
+            Some(first) => Err(faults.fold(first, |fault, next| fault.and_cleanup(Err(next)))),
+        }
     }
 
-    fn attach(&self, _: &ReplicaName, _: IpAddr) -> Result<Attachment> {
-        Ok(match self {
-            Plain::None => Attachment::None,
-            Plain::Inherit => Attachment::Inherit,
-        })
+    fn attach(&self, replica: &ReplicaName, link: &Link) -> Result<Attachment> {
+        self.provide(link.mode)?;
+        match link.mode {
+            Mode::Inherit => Ok(Attachment::Inherit),
+            Mode::Alias => self.alias.attach(replica, &link.addresses),
+            Mode::Vnet | Mode::None | Mode::Bridge => self.vnet.attach(replica, link),
+        }
     }
 
-    fn detach(&self, _: &ReplicaName) -> Result<()> {
-        Ok(())
+    fn detach(&self, replica: &ReplicaName) -> Result<()> {
+        let alias = self.alias.detach(replica);
+        match (self.vnet.detach(replica), alias) {
+            (Err(fault), other) => Err(fault.and_cleanup(other)),
+            (Ok(()), other) => other,
+        }
     }
 
     fn attached(&self) -> Result<Vec<ReplicaName>> {
-        Ok(Vec::new())
+        let all: BTreeSet<ReplicaName> = self.alias.attached()?.into_iter().chain(self.vnet.attached()?).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    fn enforce(&self, policy: &Policy) -> Result<()> {
+        let networks = self.state().networks.clone();
+        self.filter(&networks, policy).load()
     }
 }

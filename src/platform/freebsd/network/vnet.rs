@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::alias::belongs;
 use super::control::{self, Control};
-use super::{Filter, GROUP, Settings};
+use super::{GROUP, Settings};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::ReplicaName;
-use crate::network::{Attachment, Network};
+use crate::network::{Attachment, Link, Mode, ipam};
 use crate::platform::freebsd::sysctl;
 
 /// A realm's bridge and its ports.
@@ -25,7 +25,7 @@ pub struct Vnet {
 }
 
 impl Vnet {
-    /// Nothing is made before [`Network::setup`].
+    /// Nothing is made before [`Vnet::setup`].
     pub fn new(settings: Settings) -> Self {
         let bridge = format!("{}br", settings.realm);
         Self { settings, bridge }
@@ -65,57 +65,80 @@ impl Vnet {
             fault.and_cleanup(undo)
         })
     }
-}
 
-impl Network for Vnet {
-    fn setup(&self) -> Result<()> {
+    /// The bridge's name.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// Whether the bridge is there, whoever made it.
+    pub fn is_there(&self) -> Result<bool> {
+        Ok(control::names().context(|| "cannot list interfaces")?.contains(&self.bridge))
+    }
+
+    /// The bridge, with the host's address of each network.
+    pub fn setup(&self, networks: &[IpNetwork]) -> Result<()> {
         if !sysctl::exists("security.jail.param.vnet") {
             let message = "this kernel has no VNET; use another network mode, or a kernel with options VIMAGE";
             return Err(Fault::new(Kind::Unsupported, message));
         }
         warn_of_cloning();
-        let gateway = self.settings.gateway()?;
         let control = Control::open().context(|| "cannot open a socket")?;
-        if control::names().context(|| "cannot list interfaces")?.contains(&self.bridge) {
+        if self.is_there()? {
             belongs(&control, &self.bridge, &self.settings)?;
         } else {
             self.make_bridge(&control)?;
         }
-        control
-            .add_address(&self.bridge, gateway, self.settings.network.prefix())
-            .context(|| format!("cannot put {gateway} on {}", self.bridge))?;
-        if self.settings.egress.is_some() {
-            let name = if gateway.is_ipv4() { "net.inet.ip.forwarding" } else { "net.inet6.ip6.forwarding" };
-            sysctl::set(name, 1).context(|| format!("cannot set {name}"))?;
+        let gateways: Vec<_> = networks.iter().map(|network| ipam::gateway(*network)).collect();
+        for (network, gateway) in networks.iter().zip(&gateways) {
+            control
+                .add_address(&self.bridge, *gateway, network.prefix())
+                .context(|| format!("cannot put {gateway} on {}", self.bridge))?;
+            if self.settings.egress.is_some() {
+                let name = if gateway.is_ipv4() { "net.inet.ip.forwarding" } else { "net.inet6.ip6.forwarding" };
+                sysctl::set(name, 1).context(|| format!("cannot set {name}"))?;
+            }
         }
-        Filter::new(&self.settings, Some(&self.bridge)).load()
+        let there = control::addresses(&self.bridge).context(|| "cannot list addresses")?;
+        let local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        for address in there.into_iter().filter(|address| !local(address) && !gateways.contains(address)) {
+            control.remove_address(&self.bridge, address)?;
+        }
+        Ok(())
     }
 
-    fn teardown(&self) -> Result<()> {
+    /// Takes it away, with every link.
+    pub fn teardown(&self) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
-        let unload = Filter::new(&self.settings, Some(&self.bridge)).unload();
+        if self.is_there()? {
+            belongs(&control, &self.bridge, &self.settings)?;
+        }
         for replica in self.attached()? {
             self.detach(&replica)?;
         }
-        control.destroy(&self.bridge).context(|| format!("cannot destroy bridge {}", self.bridge))?;
-        unload
+        control.destroy(&self.bridge).context(|| format!("cannot destroy bridge {}", self.bridge))
     }
 
-    fn attach(&self, replica: &ReplicaName, address: IpAddr) -> Result<Attachment> {
+    /// Makes a replica's link.
+    pub fn attach(&self, replica: &ReplicaName, link: &Link) -> Result<Attachment> {
         let control = Control::open().context(|| "cannot open a socket")?;
         self.make_link(&control, replica).context(|| format!("cannot connect {replica} to bridge {}", self.bridge))?;
-        let address = IpNetwork::new(address, self.settings.network.prefix())
-            .map_err(|e| Fault::invalid(format!("{address} does not fit {}", self.settings.network)).because(e))?;
-        Ok(Attachment::Vnet { interface: ends(replica).1, address, gateway: self.settings.gateway()? })
+        Ok(Attachment::Vnet {
+            interface: ends(replica).1,
+            addresses: link.addresses.clone(),
+            closed: link.mode == Mode::None,
+        })
     }
 
-    fn detach(&self, replica: &ReplicaName) -> Result<()> {
+    /// Takes it away.
+    pub fn detach(&self, replica: &ReplicaName) -> Result<()> {
         let control = Control::open().context(|| "cannot open a socket")?;
         let (outer, _) = ends(replica);
         control.destroy(&outer).context(|| format!("cannot destroy interface {outer} of {replica}"))
     }
 
-    fn attached(&self) -> Result<Vec<ReplicaName>> {
+    /// Replicas that have a link.
+    pub fn attached(&self) -> Result<Vec<ReplicaName>> {
         let control = Control::open().context(|| "cannot open a socket")?;
         let mut found = Vec::new();
         for name in control::names().context(|| "cannot list interfaces")? {

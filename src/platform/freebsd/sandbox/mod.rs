@@ -232,10 +232,15 @@ impl Sandbox for JailSandbox {
 
 /// Gives the jail its end of the link, and says what is to be done with it inside.
 fn connect(plan: &Plan, jid: Jid) -> Result<Vec<inside::Step>> {
-    let Attachment::Vnet { interface, address, gateway } = &plan.network else { return Ok(Vec::new()) };
+    let Attachment::Vnet { interface, addresses, closed } = &plan.network else { return Ok(Vec::new()) };
+    if *closed && plan.user.uid == 0 {
+        let message = "network none is not for an image whose user is root: with a stack of its own, root could take \
+                       another address; use an image with another USER, or network vnet";
+        return Err(Fault::invalid(message));
+    }
     let control = Control::open().context(|| "cannot open a socket")?;
     control.give(interface, jid).context(|| format!("cannot move {interface} into jail {}", plan.replica))?;
-    inside::steps(interface, *address, *gateway)
+    inside::steps(interface, addresses)
 }
 
 fn remove_jail(name: &str) -> Result<()> {

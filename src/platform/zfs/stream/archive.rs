@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{MANIFEST_MAX, Manifest, Meter, Piece, Trust, member};
 use crate::fault::{Context, Fault, Result};
+use crate::image::Image;
 
 const MANIFEST: &str = "faas-jails.json";
 const SIGNATURE: &str = "faas-jails.sig";
@@ -47,7 +48,7 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
 }
 
 /// An archive whose description is trusted and whose digests are right.
-pub(super) struct Archive {
+pub struct Archive {
     pub(super) manifest: Manifest,
     file: File,
     /// Where each stream begins.
@@ -55,8 +56,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Reads an archive, checks signature and digests.
-    pub(super) fn open(file: File, trust: &Trust) -> Result<Self> {
+    /// Reads an archive from a file that can be read at any place; checks signature and digests. `Invalid` when it is
+    /// damaged or not trusted.
+    pub fn open(file: File, trust: &Trust) -> Result<Self> {
         let mut json = Vec::new();
         let mut signature = None;
         let mut found = HashMap::new();
@@ -90,6 +92,11 @@ impl Archive {
         let archive = Self { manifest, file, places };
         archive.manifest.pieces.iter().try_for_each(|piece| archive.verify(piece))?;
         Ok(archive)
+    }
+
+    /// The image in it, as it was where it comes from.
+    pub fn image(&self) -> &Image {
+        &self.manifest.image
     }
 
     fn verify(&self, piece: &Piece) -> Result<()> {

@@ -3,6 +3,7 @@
 use super::Piece;
 use super::archive::Archive;
 use crate::fault::{Fault, Result};
+use crate::image::Silent;
 use crate::platform::zfs::ZfsStorage;
 use crate::platform::zfs::command;
 use crate::platform::zfs::names::{self, Container, LAYER_SNAPSHOT};
@@ -33,7 +34,7 @@ impl ZfsStorage {
     fn receive_chain(&self, archive: &Archive, pieces: &[Piece], names: &mut Vec<String>) -> Result<()> {
         for piece in pieces {
             let name = names::staging(&self.realm, piece.layer.hex());
-            self.receive(archive, piece, &name)?;
+            self.receive(archive, piece, &name, &Silent)?;
             names.push(name);
         }
         Ok(())

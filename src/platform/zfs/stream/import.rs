@@ -1,74 +1,41 @@
 //! A file to an image.
 
-use std::fmt;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::archive::Archive;
 use super::export::finished;
-use super::{Piece, Trust, begin, fetch};
-use crate::fault::{Context, Fault, Kind, Result};
-use crate::image::{Image, Origin};
+use super::{Piece, Told, begin};
+use crate::fault::{Fault, Kind, Result};
+use crate::image::Progress;
 use crate::platform::zfs::ZfsStorage;
 use crate::platform::zfs::names::{self, Container, LAYER_SNAPSHOT};
 use crate::platform::zfs::refusal::{Outcome, Refusal, Why};
 use crate::platform::zfs::{command, fuse};
-
-/// Where an archive is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// On this host.
-    File(PathBuf),
-    /// On an HTTP server.
-    Url(String),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::File(path) => write!(f, "{}", path.display()),
-            Source::Url(url) => f.write_str(url),
-        }
-    }
-}
 
 /// Layers that were received and are not yet in `layers`: each one's place in the image, and its dataset.
 type Staged = Vec<(usize, String)>;
 
 impl ZfsStorage {
     /// Takes over the image of an archive: all its layers are here when this returns. What a failed import has
-    /// received is destroyed. A download goes to a temporary file in `scratch`. The image is not recorded anywhere;
-    /// its `loaded` is now.
+    /// received is destroyed. The image is not recorded anywhere: see [`crate::image::Store::adopt`].
     ///
-    /// Fails with `Invalid` when the archive is damaged or not trusted, `NotFound` when it needs a layer that is not
-    /// here.
-    pub fn import(&self, source: &Source, trust: &Trust, scratch: &Path) -> Result<Image> {
-        let file = match source {
-            Source::File(path) => File::open(path).map_err(Fault::from),
-            Source::Url(url) => fetch::download(url, scratch),
-        };
-        file.and_then(|file| self.import_inner(&Archive::open(file, trust)?))
-            .context(|| format!("cannot import {source}"))
-    }
-
-    fn import_inner(&self, archive: &Archive) -> Result<Image> {
+    /// Fails with `NotFound` when a layer that the archive begins above is not here, `Invalid` when a stream is not
+    /// what it should be.
+    pub fn import(&self, archive: &Archive, progress: &dyn Progress) -> Result<()> {
         let mut staged = Staged::new();
-        let received = self.receive_missing(archive, &mut staged).and_then(|()| {
+        let received = self.receive_missing(archive, &mut staged, progress).and_then(|()| {
             let layers = &archive.manifest.image.layers;
             staged.iter().try_for_each(|(index, name)| self.settle(name, layers[*index].chain_id.hex()))
         });
-        if let Err(fault) = received {
+        received.map_err(|fault| {
             let names = staged.iter().rev().map(|(_, name)| name);
-            return Err(names.fold(fault, |fault, name| fault.and_cleanup(self.discard_staging(name))));
-        }
-        let image = archive.manifest.image.clone();
-        Ok(Image { origin: Origin::Loaded, loaded: jiff::Timestamp::now(), ..image })
+            names.fold(fault, |fault, name| fault.and_cleanup(self.discard_staging(name)))
+        })
     }
 
     /// Receives every layer that is not here, lowest first.
-    fn receive_missing(&self, archive: &Archive, staged: &mut Staged) -> Result<()> {
+    fn receive_missing(&self, archive: &Archive, staged: &mut Staged, progress: &dyn Progress) -> Result<()> {
         let manifest = &archive.manifest;
         let first = manifest.first();
         for layer in &manifest.image.layers[..first] {
@@ -79,29 +46,32 @@ impl ZfsStorage {
                 )));
             }
         }
+        progress.layers(manifest.pieces.len());
         for (index, piece) in (first..).zip(&manifest.pieces) {
-            if self.has_layer(piece.layer.hex())? {
-                continue;
-            }
-            let name = names::staging(&self.realm, piece.layer.hex());
-            match self.receive(archive, piece, &name) {
-                Ok(()) => staged.push((index, name)),
-                Err(fault) if fault.kind() == Kind::NotFound && !piece.full => {
-                    staged.push((index, self.receive_alone(archive, index - first)?));
+            if !self.has_layer(piece.layer.hex())? {
+                progress.layer_started(&piece.layer, Some(piece.unpacked));
+                let name = names::staging(&self.realm, piece.layer.hex());
+                match self.receive(archive, piece, &name, progress) {
+                    Ok(()) => staged.push((index, name)),
+                    Err(fault) if fault.kind() == Kind::NotFound && !piece.full => {
+                        staged.push((index, self.receive_alone(archive, index - first)?));
+                    }
+                    Err(fault) => return Err(fault),
                 }
-                Err(fault) => return Err(fault),
             }
+            progress.layer_done(&piece.layer);
         }
         Ok(())
     }
 
     /// Receives one stream into a staging dataset, complete but for its place. `NotFound` when what it is incremental
     /// from is not in the pool. On failure there is no dataset.
-    pub(super) fn receive(&self, archive: &Archive, piece: &Piece, name: &str) -> Result<()> {
+    pub(super) fn receive(&self, archive: &Archive, piece: &Piece, name: &str, progress: &dyn Progress) -> Result<()> {
         let received = archive.unpack(piece, |stream| {
-            let head = begin::check(stream, piece.full)?;
+            let mut stream = Told { inner: stream, layer: &piece.layer, progress };
+            let head = begin::check(&mut stream, piece.full)?;
             let dataset = self.parent.child(Container::Staging, name);
-            receive_into(&format!("{dataset}@{LAYER_SNAPSHOT}"), &mut head.chain(stream))
+            receive_into(&format!("{dataset}@{LAYER_SNAPSHOT}"), &mut head.chain(&mut stream))
                 .map_err(|refusal| self.fault(refusal, format!("cannot receive layer {}", piece.layer)))
         });
         received.and_then(|()| self.adopt(name)).map_err(|fault| fault.and_cleanup(self.discard_staging(name)))

@@ -82,7 +82,9 @@ impl Trust {
         match (self, signature) {
             (Trust::Anyone, _) => Ok(()),
             (Trust::Keys(_), None) => refused("it is not signed"),
-            (Trust::Keys(keys), _) if keys.is_empty() => refused("no trusted key is configured"),
+            (Trust::Keys(keys), _) if keys.is_empty() => {
+                refused("no key is; name the file with its signer's public key under trusted_keys in [images]")
+            }
             (Trust::Keys(keys), Some(signature)) => match keys.iter().any(|key| key.verifies(message, signature)) {
                 true => Ok(()),
                 false => refused("none of the trusted keys has signed it, or it was changed since"),

@@ -1,7 +1,7 @@
 //! Images as files: an image's layers as `zfs send` streams, with what the other side needs to believe them.
 //!
 //! ```text
-//! image.tar
+//! image.zfs.tar
 //!   faas-jails.json      the image, and for each layer: digest and size of its stream
 //!   faas-jails.sig       Ed25519 signature over the file before it (absent when not signed)
 //!   <chain-id>.zfs.zst   a stream each, lowest layer first: full, or incremental from the layer below
@@ -17,7 +17,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Result};
-use crate::image::{Digest, Image};
+use crate::image::{Digest, Image, Progress};
 
 mod archive;
 mod begin;
@@ -27,8 +27,9 @@ mod flatten;
 mod import;
 mod keys;
 
+pub use archive::Archive;
 pub use export::Export;
-pub use import::Source;
+pub use fetch::{Remote, fetch, keep};
 pub use keys::{PublicKey, SigningKey, Trust};
 
 /// The only format there is.
@@ -127,6 +128,21 @@ impl<T> Meter<T> {
     fn note(&mut self, bytes: &[u8]) {
         sha2::Digest::update(&mut self.hash, bytes);
         self.count += bytes.len() as u64;
+    }
+}
+
+/// Tells a [`Progress`] of the bytes of a layer that are read through it.
+struct Told<'a, R> {
+    inner: R,
+    layer: &'a Digest,
+    progress: &'a dyn Progress,
+}
+
+impl<R: io::Read> io::Read for Told<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(bytes)?;
+        self.progress.bytes(self.layer, count as u64);
+        Ok(count)
     }
 }
 

@@ -1,20 +1,21 @@
 //! `faas-jails image …`: the local store of images, by hand.
 
-use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use crate::config::{self, Config};
 use crate::fault::{Fault, Result};
 use crate::files;
 use crate::image::store::InUse;
-use crate::image::{
-    Credentials, Digest, Image, Platform, Progress, PullPolicy, Reference, Silent, Source, Store, Target,
-};
+use crate::image::{Credentials, Image, Platform, PullPolicy, Reference, Silent, Source, Store, Target};
 use crate::provider::{Deployed, Images};
+
+mod bars;
+mod ship;
+
+use bars::progress;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -45,25 +46,37 @@ pub enum Verb {
     },
     /// Remove images that no function uses, and their layers
     Prune,
+    /// Write an image as compressed ZFS streams, with a description that can be signed (storage = "zfs")
+    Export(Box<ship::Export>),
+    /// Take over an image that another host has exported (storage = "zfs")
+    Import(ship::Import),
 }
 
 pub fn run(config: &Config, verb: Verb) -> Result<()> {
-    let (_, store) = super::open(config)?;
     match verb {
+        Verb::Export(arguments) => ship::export(config, &arguments),
+        Verb::Import(arguments) => ship::import(config, &arguments),
+        verb => in_store(&super::open(config)?.1, config, verb),
+    }
+}
+
+fn in_store(store: &Store, config: &Config, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Export(_) | Verb::Import(_) => unreachable!("they open the storage themselves"),
         Verb::Load { from, name } => {
             let source = match from.as_os_str() == "-" {
                 true => Source::Stream { name: "standard input".into(), reader: Box::new(std::io::stdin()) },
                 false => Source::path(&from),
             };
-            for image in store.load(source, name.as_ref(), &*bars())? {
+            for image in store.load(source, name.as_ref(), &*progress())? {
                 println!("loaded {} {}", image.reference, image.manifest);
             }
         }
         Verb::Pull { image } => {
-            let pulled = store.pull(&image, &Credentials::default(), &*bars())?;
+            let pulled = store.pull(&image, &Credentials::default(), &*progress())?;
             println!("pulled {image} {}", pulled.manifest);
         }
-        Verb::Ls => list(&store)?,
+        Verb::Ls => list(store)?,
         Verb::Inspect { image } => {
             let found = store.get(&image)?.ok_or_else(|| unknown(&image))?;
             println!("{}", serde_json::to_string_pretty(&found).map_err(|e| Fault::invalid(e.to_string()))?);
@@ -120,53 +133,6 @@ pub fn used_by_functions(config: &Config) -> Result<InUse> {
         }
     }
     Ok(used)
-}
-
-/// Bars on a terminal, nothing elsewhere.
-fn bars() -> Box<dyn Progress> {
-    match std::io::stderr().is_terminal() {
-        true => Box::new(Bars::default()),
-        false => Box::new(Silent),
-    }
-}
-
-#[derive(Default)]
-struct Bars {
-    all: MultiProgress,
-    layers: Mutex<HashMap<Digest, ProgressBar>>,
-}
-
-impl Bars {
-    fn with(&self, layer: &Digest, act: impl FnOnce(&ProgressBar)) {
-        if let Some(bar) = self.layers.lock().unwrap_or_else(PoisonError::into_inner).get(layer) {
-            act(bar);
-        }
-    }
-}
-
-impl Progress for Bars {
-    fn layer_started(&self, layer: &Digest, total: Option<u64>) {
-        let style = match total {
-            Some(_) => "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
-            None => "{prefix} {spinner} {bytes} {bytes_per_sec}",
-        };
-        let style = ProgressStyle::with_template(style).expect("a valid template");
-        let bar = self.all.add(ProgressBar::new(total.unwrap_or(0)).with_style(style));
-        bar.set_prefix(layer.hex()[..12].to_owned());
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone(), bar);
-    }
-
-    fn bytes(&self, layer: &Digest, count: u64) {
-        self.with(layer, |bar| bar.inc(count));
-    }
-
-    fn layer_done(&self, layer: &Digest) {
-        self.with(layer, ProgressBar::finish);
-    }
-
-    fn warn(&self, sentence: &str) {
-        let _ = self.all.println(format!("warning: {sentence}"));
-    }
 }
 
 /// The store as deploys use it: asks the registry as the configuration says.

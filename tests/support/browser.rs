@@ -36,8 +36,11 @@ impl Browser {
     /// Starts a browser with an empty profile.
     #[track_caller]
     pub fn start() -> Self {
-        let mut command = Command::new("/usr/bin/chromedriver");
-        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let profile = tempfile::Builder::new().prefix("faas-jails-browser-").tempdir().expect("making a profile");
+        // In a pid namespace, with the driver as its first process: nothing of the browser outlives the driver.
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--pid", "--mount-proc", "--kill-child=SIGKILL", "/usr/bin/chromedriver", "--port=0"]);
+        command.env("TMPDIR", profile.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         platform::ends_with_us(&mut command);
         let mut driver = command.spawn().expect("starting chromedriver");
         let said = BufReader::new(driver.stdout.take().expect("piped"));
@@ -46,10 +49,9 @@ impl Browser {
             .map_while(Result::ok)
             .find_map(|line| line.rsplit_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok())
             .expect("chromedriver says its port");
-        let profile = tempfile::Builder::new().prefix("faas-jails-browser-").tempdir().expect("making a profile");
         let http = Client::new(([127, 0, 0, 1], port).into());
         let mut browser = Self { driver, http, session: String::new(), _profile: profile };
-        let data = format!("--user-data-dir={}", browser._profile.path().display());
+        let data = format!("--user-data-dir={}/profile", browser._profile.path().display());
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"args": [
@@ -153,8 +155,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser; the driver has no end of its own.
-        let _ = self.try_call("DELETE", "", &Value::Null);
+        // So that it takes its files with it.
+        let _ = self.try_call("DELETE", "", &json!({}));
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

@@ -40,7 +40,8 @@ pub async fn health() -> HttpResponse {
 /// /metrics.
 pub async fn metrics(shared: Data<Shared>) -> Result<HttpResponse, ApiError> {
     let (metrics, images) = (shared.metrics.clone(), shared.images.clone());
-    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images))).await?;
+    let queued = shared.gateway.as_ref().map(|gateway| gateway.queue.depths());
+    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images, queued))).await?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 

@@ -1,16 +1,18 @@
 //! What the provider knows now: functions, replicas, addresses, images.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::page::{Kind, Page};
 use super::store_size::Size;
+use crate::gateway::queue::Depth;
 use crate::provider::{Function, Provider, Replica};
 use crate::sandbox::Usage;
 
 type Labels = Vec<(&'static str, String)>;
 
 /// Everything, in Prometheus's text format.
-pub fn describe(provider: &Provider, store: Option<Size>) -> Vec<u8> {
+pub fn describe(provider: &Provider, store: Option<Size>, queued: Option<BTreeMap<String, Depth>>) -> Vec<u8> {
     let mut page = Page::default();
     let version = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("sha", crate::COMMIT.to_owned())];
     page.family(Kind::Gauge, "faas_jails_build_info", "The program that answers; always 1.", [(version, 1.0)]);
@@ -18,7 +20,23 @@ pub fn describe(provider: &Provider, store: Option<Size>) -> Vec<u8> {
     of_functions(&mut page, functions.iter().map(|f| &**f));
     of_replicas(&mut page, provider, functions.iter().map(|f| &**f));
     of_host(&mut page, provider, store);
+    if let Some(mut queued) = queued {
+        // Those without a queued call have none, which is a number, too.
+        for function in &functions {
+            queued.entry(function.key.to_string()).or_default();
+        }
+        of_queue(&mut page, &queued);
+    }
     page.into_bytes()
+}
+
+fn of_queue(page: &mut Page, queued: &BTreeMap<String, Depth>) {
+    let samples = queued.iter().flat_map(|(function, depth)| {
+        [("waiting", depth.waiting), ("delivering", depth.delivering)]
+            .map(|(state, calls)| ([("function_name", function.clone()), ("state", state.to_owned())], calls as f64))
+    });
+    let help = "Calls of /async-function that are accepted and not done.";
+    page.family(Kind::Gauge, "faas_jails_queue_depth", help, samples);
 }
 
 fn name(function: &Function) -> Labels {

@@ -126,6 +126,7 @@ impl Ground {
                 cpu_millis: None,
                 pids: Some(self.config.limits.pids),
                 open_files: Some(self.config.limits.open_files),
+                ..Limits::default()
             },
             personality: Personality::Native,
             output: output.into(),

@@ -13,6 +13,8 @@ use crate::metrics::Metrics;
 use crate::provider::Provider;
 
 mod auth;
+mod build;
+mod elastic;
 pub(crate) mod error;
 mod functions;
 mod gojson;
@@ -34,6 +36,7 @@ pub(crate) mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use elastic::FunctionLoad;
 pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.
@@ -47,6 +50,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Loads image archives that come over HTTP.
     pub images: Arc<crate::image::Store>,
+    /// Compiles functions that are sent as source.
+    pub builder: Arc<crate::build::Builder>,
     /// Longest time a function may take to answer a call.
     pub answer_within: Duration,
     /// The standalone port, where there is one.

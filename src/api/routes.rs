@@ -9,8 +9,8 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, Route, Scope};
 
 use super::{
-    auth, error, functions, info, invoke, logs, namespaces, openapi, patience, prometheus, replicas, secrets, targets,
-    ui,
+    auth, build, elastic, error, functions, info, invoke, logs, namespaces, openapi, patience, prometheus, replicas,
+    secrets, targets, ui,
 };
 use crate::gateway::{alert, asynchronous, sync};
 
@@ -38,6 +38,8 @@ fn provider_port() -> Port {
     let mut port =
         Port { open: open(), system: system(), calls: vec![("/function", web::to(invoke::invoke))], queued: vec![] };
     port.open.push(at("/metrics", [get(info::metrics), head(info::metrics)]));
+    port.open.push(at("/build", [post(build::build)]));
+    port.open.push(at("/publickey", [get(build::public_key)]));
     port.open.push(at("/api/v1/query", [get(prometheus::query), post(prometheus::query)]));
     port.system.push(at("/info", [get(info::provider)]));
     port
@@ -76,6 +78,7 @@ fn system() -> Vec<Endpoint> {
             [get(namespaces::get), post(namespaces::create), put(namespaces::update), delete(namespaces::delete)],
         ),
         at("/replicas", [get(replicas::list)]),
+        at("/elastic", [get(elastic::list)]),
         at("/targets", [get(targets::list)]),
         at("/images/load", [post(info::load_image)]),
     ]

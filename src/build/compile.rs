@@ -14,7 +14,7 @@ use crate::job::{End, Job, Outcome};
 use crate::sandbox::{Access, Mount};
 
 /// Packages of the standard library that functions have in common; what they import comes with them.
-const COMMON: [&str; 3] = ["net/http", "encoding/json", "os/signal"];
+const COMMON: [&str; 4] = ["net/http", "encoding/json", "os/signal", "testing"];
 /// How much of a compiler's complaints is in a failure; all of it is in the log.
 const QUOTED: usize = 4000;
 
@@ -91,10 +91,6 @@ impl Builder {
         }
         job.env = environment(build.platform);
         job.env.extend(build.args.clone());
-        if !build.recipe.vendored {
-            let flags = job.env.entry("GOFLAGS".into()).or_default();
-            *flags = format!("-mod=readonly {flags}").trim_end().to_owned();
-        }
         job.workdir = workdir.into();
         self.jobs.run(job, Some(&|_, bytes| log.output(&String::from_utf8_lossy(bytes))))
     }

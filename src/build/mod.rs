@@ -13,6 +13,9 @@
 //! | [`toolchain`], [`version`] | which Go compiles |
 //! | [`source`] | source trees from Git repositories |
 //! | [`modules`] | dependencies: what go.sum lists, fetched and checked |
+//! | [`stack`] | stack.yml, and the laying out of template and handler |
+//! | [`parcel`] | what faas-cli sends to a remote builder: signatures, sealed secrets |
+//! | `asked` | remote builds, and images that name a repository |
 //! | [`cache`] | what is kept between builds, and who may write to it |
 //! | `compile` | the jobs |
 //! | [`output`], [`elf`] | the image, the same bytes for the same inputs |
@@ -48,15 +51,18 @@ use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::{self, Digest, Image, Platform, Reference, Silent, Source, Store, Target};
 use crate::job::Jobs;
 
+mod asked;
 pub mod cache;
 mod compile;
 pub mod elf;
 pub mod modules;
 pub mod output;
+pub mod parcel;
 pub mod recipe;
 pub mod remote;
 pub mod settings;
 pub mod source;
+pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod toolchain;
@@ -86,6 +92,8 @@ const RECIPE_VERSION: &str = "1";
 pub struct BuildRequest {
     /// The source tree: a directory that somebody else wrote.
     pub source: PathBuf,
+    /// Further trees laid over the copy, each at a path in it.
+    pub over: Vec<(PathBuf, PathBuf)>,
     /// Files that are put into the copy of the tree, in place of what is there: generated code. Paths are relative.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// The main package, as a path inside the tree; empty or `.` for its top.
@@ -158,6 +166,7 @@ pub struct Builder {
     store: Arc<Store>,
     jobs: Jobs,
     remote: Remote,
+    registries: image::Registries,
     modules: Modules,
     toolchains: Toolchains,
     caches: Caches,
@@ -178,12 +187,14 @@ impl Builder {
         let settings = config.builder.clone();
         let dir = config.root.join("builder");
         private(&dir.join("work"))?;
-        private(&dir.join("modules"))?;
+        // Its way there is root's alone; builds that are shown it are not root.
+        workspace::open_to_all(&dir.join("modules"))?;
         let toolchains = Toolchains::new(&settings, dir.join("go"));
         let proxy = settings.proxy.clone().or_else(|| default_proxy(toolchains.host().ok().flatten().as_ref()));
         Ok(Self {
             jobs: Jobs::new(&config.root, &config.realm, platform),
             remote: Remote::new(&config.images.settings().registries, settings.time)?,
+            registries: config.images.settings().registries,
             modules: Modules::new(dir.join("modules"), proxy),
             caches: Caches::new(dir.clone()),
             toolchains,
@@ -218,18 +229,39 @@ impl Builder {
     /// Builds, and keeps the image in the local store under `name`. The same inputs are built once. A source that cannot
     /// be built, for whatever reason that lies in it, is [`Kind::Invalid`], with the compiler's words.
     pub fn build(&self, request: &BuildRequest, name: &Reference, progress: &dyn Progress) -> Result<Built> {
+        self.build_and(request, name, false, progress)
+    }
+
+    /// [`Builder::build`]; with `push` the image also goes to its registry.
+    fn build_and(
+        &self,
+        request: &BuildRequest,
+        name: &Reference,
+        push: bool,
+        progress: &dyn Progress,
+    ) -> Result<Built> {
         let log = Log { progress, text: Mutex::default() };
         let _slot = self.slot();
-        let (image, cached) = self.build_logged(request, name, &log).context(|| format!("cannot build {name}"))?;
+        let (image, cached) =
+            self.build_logged(request, name, push, &log).context(|| format!("cannot build {name}"))?;
         let text = log.text.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Built { image, log: text, cached })
     }
 
-    fn build_logged(&self, request: &BuildRequest, name: &Reference, log: &Log<'_>) -> Result<(Image, bool)> {
+    fn build_logged(
+        &self,
+        request: &BuildRequest,
+        name: &Reference,
+        push: bool,
+        log: &Log<'_>,
+    ) -> Result<(Image, bool)> {
         let workspace = Workspace::make(&self.dir.join("work"))?;
         let source = workspace.path("src");
         let mut copier = Copier::new(&source, self.settings.source)?;
         copier.tree(&request.source, Path::new(""))?;
+        for (tree, at) in &request.over {
+            copier.tree(tree, at)?;
+        }
         for (path, bytes) in &request.files {
             copier.bytes(path, bytes)?;
         }
@@ -253,17 +285,26 @@ impl Builder {
             .join("\n"),
         );
         self.inputs.take(&inputs, || {
-            if let Some(image) = self.made_before(&inputs, name)? {
+            // What is pushed is made anew: its blobs are not kept.
+            let before = if push { None } else { self.made_before(&inputs, name)? };
+            if let Some(image) = before {
                 return Ok((image, true));
             }
             let build = Inputs { request, source: &source, recipe, args, go, platform, base, watchdog };
-            let image = self.make(build, &workspace, name, log)?;
+            let image = self.make(build, &workspace, name, push, log)?;
             self.caches.keep_result(&inputs, &image.manifest)?;
             Ok((image, false))
         })
     }
 
-    fn make(&self, build: Inputs<'_>, workspace: &Workspace, name: &Reference, log: &Log<'_>) -> Result<Image> {
+    fn make(
+        &self,
+        build: Inputs<'_>,
+        workspace: &Workspace,
+        name: &Reference,
+        push: bool,
+        log: &Log<'_>,
+    ) -> Result<Image> {
         let Inputs { request, source, recipe, args, go, platform, base, watchdog } = build;
         if !recipe.vendored && !recipe.sums.is_empty() {
             log.step("fetching modules");
@@ -299,6 +340,10 @@ impl Builder {
         log.step(&format!("keeping image {name}"));
         let store = self.store.aiming_at(Target::exactly(platform.clone()));
         let mut images = store.load(Source::path(&layout), Some(name), &image::Silent)?;
+        if push {
+            log.step(&format!("pushing {name}"));
+            image::registry::push(&self.registries, &layout, name)?;
+        }
         images.pop().ok_or_else(|| Fault::new(Kind::System, "the image was not kept"))
     }
 

@@ -113,7 +113,7 @@ fn join(dir: &str, name: &str) -> String {
 }
 
 /// The directory, from the package upwards, that has a go.mod.
-fn module_of(top: &Path, package: &str) -> Result<String> {
+pub fn module_of(top: &Path, package: &str) -> Result<String> {
     let clean = package.trim_start_matches("./").trim_end_matches('/');
     let clean = if clean == "." { "" } else { clean };
     if clean.split('/').any(|part| part == ".." || part.contains('\0')) || clean.starts_with(['/', '-']) {
@@ -138,7 +138,8 @@ fn module_of(top: &Path, package: &str) -> Result<String> {
     }
 }
 
-fn relative(package: &str, module: &str) -> String {
+/// The package as Go names it from its module: `./…`.
+pub fn relative(package: &str, module: &str) -> String {
     let clean = package.trim_start_matches("./").trim_end_matches('/');
     let rest = clean.strip_prefix(module).unwrap_or(clean).trim_start_matches('/');
     if rest.is_empty() || rest == "." { ".".into() } else { format!("./{rest}") }

@@ -42,7 +42,7 @@ impl Remote {
             attempt += 1;
             let answered = match body {
                 None => self.http.send(&Method::GET, &at, headers, None).map(|(response, _)| response),
-                Some(body) => self.http.post(&at, headers, body),
+                Some(body) => self.http.send_body(&Method::POST, &at, headers, None, body),
             };
             let result = answered.and_then(|response| self.read(url, response, started, most));
             match result {

@@ -1,7 +1,7 @@
 //! A directory for one build, removed with it; and the sweeping of those that a crash left.
 
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -54,6 +54,12 @@ impl Drop for Workspace {
 /// Makes a directory, and those above it, that only root may enter.
 pub fn private(dir: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.context(|| format!("cannot make {}", dir.display()))
+}
+
+/// Makes a directory that all may read.
+pub fn open_to_all(dir: &Path) -> Result<()> {
+    let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o755)));
     made.context(|| format!("cannot make {}", dir.display()))
 }
 

@@ -13,6 +13,7 @@ use crate::image::Store;
 use crate::platform::{self, Platform};
 
 mod address;
+mod build;
 mod client;
 mod describe;
 mod exec;
@@ -25,6 +26,7 @@ mod purge;
 mod serve;
 mod stats;
 mod table;
+mod top;
 
 /// Run OpenFaaS functions in FreeBSD jails, or on Linux in namespaces.
 ///
@@ -51,6 +53,10 @@ enum Verb {
     Exec(exec::Arguments),
     /// Show what replicas use: processor, memory, processes
     Stats(stats::Arguments),
+    /// Show functions as they are called: replicas, requests, latency, cold starts
+    Top(top::Arguments),
+    /// Compile the Go functions of a stack file into images, in a sandbox
+    Build(build::Arguments),
     /// Load, pull, list and remove images
     #[command(subcommand)]
     Image(image::Verb),
@@ -109,6 +115,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Ps(arguments) => ps::run(&config, &arguments),
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
+        Verb::Top(arguments) => top::run(&config, &arguments),
+        Verb::Build(arguments) => build::run(config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Address(verb) => address::run(&config, verb),
         Verb::Info => info::run(&config),
@@ -145,6 +153,10 @@ fn open(config: &Config) -> Result<(Platform, Arc<Store>)> {
 /// Takes the root directory for one daemon; the lock goes with the process.
 fn lock(config: &Config) -> Result<std::fs::File> {
     use crate::fault::Context;
+    if !rustix::process::geteuid().is_root() {
+        let message = "faas-jails needs root; start it with sudo or as a service";
+        return Err(Fault::new(Kind::Denied, message));
+    }
     let path = config.root.join("daemon.lock");
     std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
     let file = std::fs::File::create(&path).context(|| format!("cannot open {}", path.display()))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::{OptionFuture, join};
 
 use crate::api::{self, Credentials, Shared};
+use crate::build::Builder;
 use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
@@ -47,7 +48,9 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         .build()
         .context(|| "cannot start threads")?;
     let parts = platform.clone();
-    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), &config));
+    let builder = Arc::new(Builder::open(&config, platform.clone(), Arc::clone(&images))?);
+    builder.recover()?;
+    let source = Arc::new(super::image::DeploySource::new(Arc::clone(&images), Arc::clone(&builder), &config));
     let root = config.root.clone();
     let standalone = standalone.map(|bound| bound.open(&config, address)).transpose()?;
     let answer_within = config.read_timeout;
@@ -57,6 +60,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         credentials,
         metrics: Arc::new(Metrics::default()),
         images,
+        builder: Arc::clone(&builder),
         answer_within,
         gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
     };
@@ -68,6 +72,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
+            builder.jobs().stop();
             join(handle.stop(true), OptionFuture::from(standalone.map(|running| running.stop(DRAIN)))).await;
         });
         files::replace(&root.join("address"), address.to_string().as_bytes())?;

@@ -17,7 +17,7 @@
 //! Invariants: a layer's blob is never kept (its bytes are hashed, decompressed and unpacked in one pass); an
 //! image is recorded only after all its layers are in storage; a digest is checked before it is believed.
 //!
-//! Deliberately absent: pushing, building, signatures, credential helpers (they would run foreign programs),
+//! Deliberately absent: signatures, credential helpers (they would run foreign programs),
 //! layers from foreign URLs.
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub mod user;
 
 pub use archive::Source;
 pub use progress::{Progress, Silent};
-pub use reference::{Digest, Reference};
+pub use reference::{Digest, Reference, RepositorySource};
 pub use registry::{Credentials, trusted_roots};
 pub use settings::{PullPolicy, Registries, Settings};
 pub use store::Store;

@@ -68,6 +68,20 @@ impl fmt::Display for Digest {
     }
 }
 
+/// What an image reference begins with when it names a repository to build from.
+const REPOSITORY: &str = "git+https://";
+
+/// The source of an image that is built where it is deployed: `git+https://HOST/PATH[//PACKAGE][:VERSION]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositorySource {
+    /// `host[:port]/path`.
+    pub repository: String,
+    /// The package's directory; empty for the top.
+    pub package: String,
+    /// A tag, a branch or a commit; `latest` for the default branch.
+    pub version: String,
+}
+
 /// An image reference: what the user wrote, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -103,6 +117,38 @@ impl Reference {
     /// The digest that pins it, if one was written.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
+    }
+
+    /// The repository that it names, if it is of that sort. A slash in a branch's name is written `%2F`.
+    pub fn source(&self) -> Option<RepositorySource> {
+        let host = self.registry.strip_prefix(REPOSITORY)?;
+        let (path, package) = self.repository.split_once("//").unwrap_or((&self.repository, ""));
+        Some(RepositorySource {
+            repository: format!("{host}/{path}"),
+            package: package.to_owned(),
+            version: self.tag.as_deref().unwrap_or("latest").replace("%2F", "/"),
+        })
+    }
+
+    fn of_repository(text: &str, rest: &str) -> Result<Self> {
+        let bad = |why: &str| Fault::invalid(format!("image ({}) is invalid: {why}", text.escape_debug()));
+        let slash = rest.rfind('/').map_or(0, |at| at + 1);
+        let (name, tag) = match rest[slash..].find(':') {
+            Some(colon) => (&rest[..slash + colon], &rest[slash + colon + 1..]),
+            None => (rest, "latest"),
+        };
+        let word = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+        let element = |e: &str| !e.is_empty() && !e.starts_with(['.', '-']) && e.bytes().all(|b| word(b) || b == b'~');
+        let (host, path) = name.split_once('/').ok_or_else(|| bad("git+https://host/owner/name is needed"))?;
+        let (repository, package) = path.split_once("//").unwrap_or((path, "top"));
+        if !host_is_valid(host) || !repository.split('/').chain(package.split('/')).all(element) {
+            return Err(bad("git+https://host/owner/name//directory:version is needed"));
+        }
+        if tag.len() > 128 || !tag.split("%2F").all(|part| !part.is_empty() && part.bytes().all(word)) {
+            return Err(bad("what follows the last colon is no tag, branch or commit; a slash in it is written %2F"));
+        }
+        let (registry, repository) = (format!("{REPOSITORY}{host}"), path.to_owned());
+        Ok(Self { text: text.to_owned(), registry, repository, tag: Some(tag.to_owned()), digest: None })
     }
 
     /// The full name, one for all spellings: `registry/repository[:tag][@digest]`.
@@ -155,6 +201,9 @@ impl FromStr for Reference {
         let bad = |why: &str| Fault::invalid(format!("image ({}) is invalid: {why}", text.escape_debug()));
         if text.is_empty() || text.len() > 512 {
             return Err(bad("a name such as registry.example/team/name:tag is needed, at most 512 bytes"));
+        }
+        if let Some(rest) = text.strip_prefix(REPOSITORY) {
+            return Self::of_repository(text, rest);
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
@@ -259,6 +308,40 @@ mod tests {
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn an_image_may_name_a_repository_instead() {
+        for (text, repository, package, version) in [
+            ("git+https://github.com/o/R", "github.com/o/R", "", "latest"),
+            ("git+https://github.com/o/r:v1.2.3", "github.com/o/r", "", "v1.2.3"),
+            ("git+https://127.0.0.1:8080/r//cmd/x:feature%2Fy", "127.0.0.1:8080/r", "cmd/x", "feature/y"),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            let source = reference.source().unwrap();
+            assert_eq!(
+                (source.repository.as_str(), source.package.as_str(), source.version.as_str()),
+                (repository, package, version)
+            );
+            assert_eq!(reference.canonical().parse::<Reference>().unwrap().source(), Some(source));
+        }
+        for bad in [
+            "git+https://",
+            "git+https://github.com",
+            "git+https://github.com/",
+            "git+https://github.com/../x",
+            "git+https://github.com/o//../x",
+            "git+https://github.com/o//a//b",
+            "git+https://github.com/o:",
+            "git+https://-x/o",
+            "git+https://github.com/o:a b",
+            "git+https://u@github.com/o",
+            "git+http://github.com/o",
+            "git+ssh://x/y",
+        ] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!("github.com/o/r".parse::<Reference>().unwrap().source(), None);
     }
 
     proptest! {

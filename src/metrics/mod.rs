@@ -4,11 +4,9 @@
 //! What happens is counted as it happens; what *is*, [`state`] reads when somebody asks, so that there is no second set
 //! of books.
 
-use std::collections::BTreeMap;
-
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::gateway::queue::Depth;
+use crate::gateway::queue::Queue;
 use crate::image::Store;
 use crate::provider::Provider;
 
@@ -55,13 +53,12 @@ impl Metrics {
         self.durations.with_label_values(&labels).observe(seconds);
     }
 
-    /// All metrics in Prometheus's text format. `queued` are calls that are made later, by function, where there is a
-    /// queue.
-    pub fn render(&self, provider: &Provider, images: &Store, queued: Option<BTreeMap<String, Depth>>) -> Vec<u8> {
+    /// All metrics in Prometheus's text format.
+    pub fn render(&self, provider: &Provider, images: &Store, queue: Option<&Queue>) -> Vec<u8> {
         let mut text = Vec::new();
-        let families = [self.registry.gather(), provider.timing.collect()].concat();
+        let families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory");
-        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queued));
+        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queue));
         text
     }
 }

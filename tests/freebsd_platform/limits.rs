@@ -123,7 +123,13 @@ fn root_that_raises_its_limit_of_open_files_is_killed_when_it_uses_it() {
 fn usage_is_counted_and_the_rules_are_gone_afterwards() {
     let Some(host) = Host::counted() else { return };
     let mut plan = host.plan("sleep 300 & sleep 300 & echo ready; while :; do :; done");
-    plan.limits = Limits { memory: Some(256 << 20), cpu_millis: Some(900), pids: Some(50), open_files: Some(500) };
+    plan.limits = Limits {
+        memory: Some(256 << 20),
+        cpu_millis: Some(900),
+        pids: Some(50),
+        open_files: Some(500),
+        ..Limits::default()
+    };
     host.sandbox().start(&plan).unwrap();
     host.wait_for(&plan.replica, "ready");
     assert_eq!(rctl::present(&plan.replica.to_string()).unwrap().len(), 6);
@@ -169,4 +175,37 @@ fn limits_that_this_kernel_cannot_hold_are_refused_or_left_out_aloud() {
     let used = || host.sandbox().usage(&plan.replica).unwrap();
     assert!(until(|| used().pids == 1 && used().memory > 0), "{:?}", used());
     host.remove(&plan.replica).unwrap();
+}
+
+#[test]
+fn a_jail_runs_on_the_processors_that_it_is_given() {
+    let Some(host) = Host::new() else { return };
+    let mut plan = host.plan("cpuset -g; cpuset -l 0-1 -p $$ && echo changed; echo done");
+    crate::support::add_program(root_of(&plan), std::path::Path::new("/usr/bin/cpuset"), "bin/cpuset");
+    plan.user = faas_jails::sandbox::User::default();
+    plan.limits.cpus = Some("0".parse().unwrap());
+    let (output, _) = host.run(&plan);
+    assert!(output.contains("mask: 0\n") && !output.contains("changed") && output.contains("done"), "{output}");
+}
+
+fn root_of(plan: &faas_jails::sandbox::Plan) -> &std::path::Path {
+    match &plan.root {
+        faas_jails::storage::Root::Directory(path) => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn writing_is_throttled() {
+    let Some(host) = Host::counted() else { return };
+    let took = |rate: Option<u64>| {
+        let mut plan = host.plan("dd if=/dev/zero of=/tmp/x bs=64k count=48 && sync");
+        plan.limits.io.write_bytes = rate;
+        let begin = std::time::Instant::now();
+        assert_eq!(host.run(&plan).1, Exit::Code(0));
+        begin.elapsed()
+    };
+    let (free, bound) = (took(None), took(Some(256 << 10)));
+    // 3 MB at a quarter of a megabyte a second: the rule holds back for seconds.
+    assert!(bound > free * 2, "{bound:?} with a limit, {free:?} without");
 }

@@ -127,9 +127,5 @@ fn what_replicas_use_and_what_the_host_holds_is_told() {
     assert_eq!(sample(&text, &["faas_jails_image_layers "]), Some(2.0));
     assert!(sample(&text, &["faas_jails_image_store_bytes "]) > Some(100_000.0));
     assert_eq!(sample(&text, &["faas_jails_addresses_used "]), Some(2.0));
-    for state in ["waiting", "delivering"] {
-        let words = ["faas_jails_queue_depth{", "f.openfaas-fn", &format!("state=\"{state}\"")];
-        assert_eq!(sample(&text, &words), Some(0.0), "{state}");
-    }
     assert!(sample(&text, &["faas_jails_build_info{", "version=\""]) == Some(1.0));
 }

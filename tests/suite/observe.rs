@@ -180,6 +180,7 @@ fn prometheus_scrapes_the_daemon_and_every_query_of_the_dashboard_has_data() {
         eventually("it is asleep", || (daemon.available("asleep") == 0).then_some(()));
         daemon.call("asleep").expect(200);
         daemon.gateway.get("/function/f").expect(200);
+        daemon.gateway.request("POST", "/async-function/f/sleep?ms=1500").body("").send().expect(202);
         stranger.get("/system/functions").expect(401);
         let has_data = |query: &String| {
             let found = prometheus.query(query);

@@ -87,7 +87,7 @@ fn the_stack_file_deploys_with_stock_faas_cli() {
     script("mkimage.sh", &["faas-jails/hello:1", &out, &root.display().to_string(), "/hello"], &[]);
     daemon.load(&std::fs::read(&out).expect("the image"));
     std::fs::copy(parts::project().join("stack.yml"), daemon.scratch().join("stack.yml")).expect("copying stack.yml");
-    let deployed = daemon.faas_cli(&["deploy", "-f", "stack.yml", "--gateway", &daemon.url()]);
+    let deployed = daemon.faas_cli(&["deploy", "-f", "stack.yml", "--filter", "hello", "--gateway", &daemon.url()]);
     assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
     let answer = eventually("an answer", || {
         let answer = daemon.invoke("POST", "hello").body("stack").send();

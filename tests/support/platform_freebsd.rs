@@ -31,6 +31,13 @@ pub fn filters_packets() -> bool {
         && told("pfctl", &["-q", "-s", "rules"]).contains("anchor \"faas-jails/*\"")
 }
 
+/// What the kernel shows of limits on input and output in this realm.
+pub fn rates(realm: &str) -> String {
+    let rules =
+        lines(&told("rctl", &[]), |line| line.starts_with(&format!("jail:{realm}_")) && line.contains(":throttle="));
+    rules.into_iter().collect::<Vec<_>>().join("\n")
+}
+
 /// What this platform needs beside the state directory: a dataset.
 pub struct Ground(Option<Dataset>);
 

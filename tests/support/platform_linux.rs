@@ -24,6 +24,15 @@ pub fn filters_packets() -> bool {
     true
 }
 
+/// What the kernel shows of limits on input and output in this realm.
+pub fn rates(realm: &str) -> String {
+    let mut traces = Traces::default();
+    walk_cgroups(Path::new("/sys/fs/cgroup"), realm, 0, &mut traces);
+    let file = |group: &String, name: &str| fs::read_to_string(Path::new(group).join(name)).unwrap_or_default();
+    let names = ["io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device"];
+    traces.groups.iter().flat_map(|group| names.map(|name| file(group, name))).collect()
+}
+
 /// What this platform needs beside the state directory: a dataset, where the test or the whole run is on ZFS.
 pub struct Ground(Option<Dataset>);
 

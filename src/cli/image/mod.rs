@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indicatif::HumanBytes;
 
+use crate::build::Builder;
 use crate::config::{self, Config};
 use crate::fault::{Fault, Result};
 use crate::files;
@@ -139,20 +140,24 @@ pub fn used_by_functions(config: &Config) -> Result<InUse> {
 pub struct DeploySource {
     store: Arc<Store>,
     policy: PullPolicy,
+    builder: Arc<Builder>,
 }
 
 impl DeploySource {
-    pub fn new(store: Arc<Store>, config: &Config) -> Self {
+    pub fn new(store: Arc<Store>, builder: Arc<Builder>, config: &Config) -> Self {
         let policy = match config.images.pull {
             config::Pull::Always => PullPolicy::Always,
             config::Pull::IfNotPresent => PullPolicy::IfNotPresent,
         };
-        Self { store, policy }
+        Self { store, policy, builder }
     }
 }
 
 impl Images for DeploySource {
     fn ensure(&self, reference: &Reference, platform: Option<&Platform>, secrets: &[Vec<u8>]) -> Result<Image> {
+        if let Some(source) = reference.source() {
+            return self.builder.build_repository(reference, &source, platform, &Silent);
+        }
         // A secret of the function that is a docker config.json has credentials for its registry.
         let credentials: Credentials =
             secrets.iter().filter_map(|secret| Credentials::from_docker_config(secret).ok()).collect();

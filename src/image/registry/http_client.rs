@@ -148,11 +148,21 @@ impl Http {
         self.run(request).map_err(|error| transport(url, error))
     }
 
-    /// Posts bytes; follows no redirect.
-    pub fn post(&self, url: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Response<Body>> {
-        let mut request = Request::post(url);
+    /// Sends bytes; follows no redirect.
+    pub fn send_body(
+        &self,
+        method: &Method,
+        url: &Uri,
+        headers: &HeaderMap,
+        login: Option<&HeaderValue>,
+        body: &[u8],
+    ) -> Result<Response<Body>> {
+        let mut request = Request::builder().method(method).uri(url);
         if let Some(all) = request.headers_mut() {
             *all = headers.clone();
+            if let Some(login) = login {
+                all.insert(AUTHORIZATION, login.clone());
+            }
         }
         let request = request.body(body).map_err(|error| Fault::invalid("no request can be made").because(error))?;
         self.run(request).map_err(|error| transport(url, error))
@@ -193,7 +203,8 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn next(at: &Uri, location: Option<&HeaderValue>) -> Result<Uri> {
+/// Where an answer sends its reader.
+pub fn next(at: &Uri, location: Option<&HeaderValue>) -> Result<Uri> {
     let bad = || Fault::new(Kind::System, format!("{at} redirects to nowhere"));
     let location = location.and_then(|value| value.to_str().ok()).ok_or_else(bad)?;
     if location.starts_with('/') && !location.starts_with("//") {

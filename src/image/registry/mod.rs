@@ -29,10 +29,12 @@ mod blob;
 mod challenge;
 mod credentials;
 mod http_client;
+mod push;
 
 pub use blob::BlobReader;
 pub use credentials::{Credentials, Login};
 pub use http_client::{Http, bundle, is_loopback, roots as trusted_roots};
+pub use push::push;
 
 use challenge::Challenge;
 use http_client::{Origin, encode, is_passing, retry_after};
@@ -49,6 +51,8 @@ pub struct Session {
     host: String,
     reference: Reference,
     login: Option<Login>,
+    /// What a token is asked for: `pull`, `pull,push`.
+    actions: &'static str,
     /// The `Authorization` header that worked last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -85,7 +89,13 @@ impl Session {
         let base = base.parse().map_err(|error| Fault::invalid(format!("{host} is no host")).because(error))?;
         let login = credentials.iter().find_map(|all| all.login(host, reference.repository())).cloned();
         let (http, host, reference) = (http.clone(), host.to_owned(), reference.clone());
-        Ok(Self { http, base, host, reference, login, authorization: Mutex::new(None) })
+        Ok(Self { http, base, host, reference, login, actions: "pull", authorization: Mutex::new(None) })
+    }
+
+    /// The same session, to change the repository, too.
+    fn for_pushing(mut self) -> Self {
+        self.actions = "pull,push";
+        self
     }
 
     fn url(&self, path: &str) -> Result<Uri> {
@@ -205,7 +215,7 @@ impl Session {
     }
 
     fn token(&self, realm: &Uri, service: Option<&str>) -> Result<String> {
-        let scope = format!("repository:{}:pull", self.reference.repository());
+        let scope = format!("repository:{}:{}", self.reference.repository(), self.actions);
         let mut query = format!("scope={}", encode(&scope));
         if let Some(service) = service {
             query.push_str(&format!("&service={}", encode(service)));

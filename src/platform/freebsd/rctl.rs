@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{sys, sysctl};
 use crate::fault::{Context, Fault, Kind, Result};
-use crate::sandbox::{Limits, Usage};
+use crate::sandbox::{Limits, Rates, Usage};
 
 /// What the administrator has to do for limits to work.
 pub const REMEDY: &str = "put kern.racct.enable=1 into /boot/loader.conf and restart the host";
@@ -75,6 +75,14 @@ fn rules(name: &str, limits: &Limits, denial: Denial) -> Vec<String> {
     }
     if let Some(count) = limits.open_files {
         rule("openfiles", "sigkill", count, "/process");
+    }
+    let Rates { read_bytes, write_bytes, read_ops, write_ops } = limits.io;
+    for (resource, rate) in
+        [("readbps", read_bytes), ("writebps", write_bytes), ("readiops", read_ops), ("writeiops", write_ops)]
+    {
+        if let Some(amount) = rate {
+            rule(resource, "throttle", amount, "");
+        }
     }
     rules
 }
@@ -171,7 +179,13 @@ mod tests {
 
     #[test]
     fn limits_become_rules() {
-        let limits = Limits { memory: Some(64 << 20), cpu_millis: Some(250), pids: Some(40), open_files: Some(100) };
+        let limits = Limits {
+            memory: Some(64 << 20),
+            cpu_millis: Some(250),
+            pids: Some(40),
+            open_files: Some(100),
+            ..Limits::default()
+        };
         let common = |maxproc: &'static str, nthr: &'static str| {
             ["memoryuse:sigkill=67108864", "swapuse:deny=4429185024", "pcpu:deny=25", maxproc, nthr]
                 .into_iter()
@@ -182,6 +196,13 @@ mod tests {
         assert_eq!(rules("fj_a_b_c", &limits, Denial::Safe), common("maxproc:deny=40", "nthr:deny=40"));
         assert_eq!(rules("fj_a_b_c", &limits, Denial::Fatal), common("maxproc:deny=160", "nthr:sigkill=40"));
         assert!(rules("x", &Limits::default(), Denial::Safe).is_empty());
+    }
+
+    #[test]
+    fn rates_throttle() {
+        let io = Rates { read_bytes: Some(1 << 20), write_ops: Some(9), ..Rates::default() };
+        let rules = rules("x", &Limits { io, ..Limits::default() }, Denial::Safe);
+        assert_eq!(rules, ["jail:x:readbps:throttle=1048576", "jail:x:writeiops:throttle=9"]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ func whoami() map[string]any {
 	directory, _ := os.Getwd()
 	return map[string]any{
 		"hostname": name, "uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "pid": os.Getpid(),
-		"ppid": os.Getppid(), "cwd": directory, "args": os.Args, "started": started.UnixNano(), "addresses": ownAddresses(),
+		"ppid": os.Getppid(), "cwd": directory, "args": os.Args, "cpus": runtime.NumCPU(), "started": started.UnixNano(), "addresses": ownAddresses(),
 	}
 }
 

@@ -52,9 +52,14 @@ fn a_fork_bomb_stops_at_the_limit_and_spares_the_neighbour() {
     let daemon = Daemon::with().table("[limits]\npids = 64").start();
     daemon.deploy(json!({"service": "bomb"}));
     daemon.deploy(json!({"service": "neighbour"}));
-    let answer = daemon.call("bomb/spawn?n=500").value();
-    let started = answer["started"].as_u64().expect("a number");
-    assert!(started < 64, "{started} processes were had");
+    let answer = daemon.invoke("GET", "bomb/spawn?n=500").try_send();
+    if cfg!(target_os = "linux") {
+        let started = answer.expect("an answer").value()["started"].as_u64().expect("a number");
+        assert!(started < 64, "{started} processes were had");
+    }
+    // Elsewhere what is too much is killed, perhaps with what started it.
+    let living = || daemon.traces().processes.len();
+    eventually("no more processes than allowed", || (living() <= 65).then_some(()));
     daemon.call("neighbour").expect(200);
     daemon.delete("bomb").expect(202);
     eventually("all its processes are gone", || (daemon.traces().replica_names().len() == 1).then_some(()));

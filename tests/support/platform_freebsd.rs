@@ -66,6 +66,11 @@ impl Ground {
 /// FreeBSD has no signal for the end of a parent that lasts over exec; the runner ends what a killed run left.
 pub fn ends_with_us(_command: &mut Command) {}
 
+/// Bytes of memory that a process occupies.
+pub fn memory(pid: u32) -> u64 {
+    told("ps", &["-o", "rss=", "-p", &pid.to_string()]).trim().parse::<u64>().expect("a number") << 10
+}
+
 /// How many files a process has open.
 pub fn open_files(pid: u32) -> usize {
     // Working directory, root and text come first, with words for numbers.

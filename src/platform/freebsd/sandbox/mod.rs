@@ -25,6 +25,7 @@ use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
 use crate::sandbox::{self, Exit, Found, Personality, Plan, Sandbox, Signal, Usage};
 
+mod crowd;
 mod lent;
 mod root;
 
@@ -62,6 +63,7 @@ pub struct JailSandbox {
     known: Known,
     monitor: Monitor,
     lent: lent::Lent,
+    _crowd: Option<crowd::Crowd>,
 }
 
 impl JailSandbox {
@@ -77,7 +79,9 @@ impl JailSandbox {
         }
         let lent = lent::Lent::new(&settings.run_root);
         lent.sweep()?;
-        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))?, lent })
+        let crowd = crowd::Crowd::watch(settings.realm.clone())?;
+        let monitor = Monitor::start(Box::new(reason_of_kill))?;
+        Ok(Self { settings, known: Known::ask()?, monitor, lent, _crowd: crowd })
     }
 
     fn run_dir(&self, name: &str) -> PathBuf {

@@ -16,6 +16,7 @@ mod breakout;
 mod builder;
 mod builder_remote;
 mod conformance;
+mod description;
 mod elastic_idle;
 mod elastic_load;
 mod elastic_seen;

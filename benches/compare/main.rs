@@ -18,6 +18,7 @@ mod elastic;
 mod idle;
 mod images;
 mod invoke;
+mod island;
 mod load;
 mod process;
 mod report;
@@ -27,12 +28,13 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 6] = [
+const ALL: [(&str, fn()); 7] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
+    ("island", island::run),
     ("elastic", elastic::run),
 ];
 

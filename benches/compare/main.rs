@@ -14,6 +14,7 @@ mod support;
 #[path = "../../tests/support/zpool.rs"]
 mod zpool;
 
+mod build;
 mod idle;
 mod images;
 mod invoke;
@@ -26,12 +27,13 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 5] = [
+const ALL: [(&str, fn()); 6] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
+    ("build", build::run),
 ];
 
 fn main() {

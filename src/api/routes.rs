@@ -21,7 +21,7 @@ pub(super) fn provider(app: &mut ServiceConfig) {
                 .wrap(from_fn(auth::check))
                 .wrap(from_fn(info::count)),
         )
-        .service(resource("/build").route(post().to(build::build)))
+        .service(resource("/build").route(post().to(build::build)).wrap(from_fn(patience::limit)))
         .service(resource("/publickey").route(get().to(build::public_key)))
         .service(resource("/healthz").route(get().to(info::health)).route(head().to(info::health)))
         .service(web::resource("/metrics").to(info::metrics))

@@ -36,6 +36,14 @@ pub trait Sandbox: Send + Sync {
     /// Replicas of this realm that the kernel knows, running or half removed.
     fn list(&self) -> Result<Vec<Found>>;
 
+    /// Stops every process of it where it is. [`crate::fault::Kind::Unsupported`] where this host cannot; on
+    /// failure all go on.
+    fn freeze(&self, replica: &ReplicaName) -> Result<()>;
+
+    /// Lets its processes go on. Not frozen, or gone, is success; also of one that an earlier daemon has frozen.
+    /// [`Sandbox::remove`] needs it not.
+    fn thaw(&self, replica: &ReplicaName) -> Result<()>;
+
     /// What the replica uses now.
     fn usage(&self, replica: &ReplicaName) -> Result<Usage>;
 

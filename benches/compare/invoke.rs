@@ -8,8 +8,9 @@ use serde_json::json;
 use crate::load::{Load, Outcome};
 use crate::report::{self, columns, heading, median, row};
 use crate::servers::{self, Server};
-use crate::support::Daemon;
+use crate::support::gateway::Stage;
 use crate::support::http::Client;
+use crate::support::{Daemon, parts};
 
 const ROUNDS: usize = 3;
 
@@ -17,7 +18,7 @@ const ROUNDS: usize = 3;
 struct Way {
     name: &'static str,
     url: String,
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 pub fn run() {
@@ -28,15 +29,26 @@ pub fn run() {
     let haproxy = Server::haproxy(replica, daemon.scratch());
     let nginx = Server::nginx(replica, "", daemon.scratch());
     let stock = Server::stock(replica);
-    let way = |name, address: SocketAddr, path: &str, pid| Way { name, url: format!("http://{address}{path}"), pid };
+    let chain = Chain::start(replica);
+    let way = |name, address: SocketAddr, path: &str, pid| Way {
+        name,
+        url: format!("http://{address}{path}"),
+        pids: vec![pid],
+    };
     let mut ways = vec![
         // Nobody's time: the reference that every rate is divided by.
         way("direct", replica, "/", std::process::id()),
         way("faas-jails", daemon.http.address, "/function/bench", daemon.pid()),
+        way("faas-jails, standalone port", daemon.gateway.address, "/function/bench", daemon.pid()),
         way("haproxy", haproxy.address, "/", haproxy.process.pid()),
         way("nginx", nginx.address, "/", nginx.process.pid()),
     ];
     ways.extend(stock.as_ref().map(|s| way("stock proxy", s.address, "/function/bench", s.process.pid())));
+    ways.extend(chain.as_ref().map(|chain| Way {
+        name: "stock gateway, stock proxy",
+        url: format!("http://{}/function/bench", chain.gateway),
+        pids: vec![chain.stage.pid(), chain.proxy.process.pid()],
+    }));
     for way in &ways {
         let (_, rest) = way.url.split_once("//").expect("a URL");
         let (address, path) = rest.split_at(rest.find('/').expect("a path"));
@@ -53,6 +65,29 @@ pub fn run() {
     }
 }
 
+/// The stock gateway in front of the stock proxy. The gateway's port is fixed, so it runs in a sandbox of its own, and
+/// its clients pay for one more virtual link than those of the others.
+struct Chain {
+    gateway: SocketAddr,
+    proxy: Server,
+    stage: Stage,
+}
+
+impl Chain {
+    /// None, loudly, where one of the two programs is not there.
+    fn start(upstream: SocketAddr) -> Option<Self> {
+        let Some(program) = parts::stock("openfaas-gateway") else {
+            println!("(without the stock gateway: see tools/stock.sh)\n");
+            return None;
+        };
+        let stage = Stage::make();
+        let listen = SocketAddr::new(stage.host().parse().expect("an address"), servers::free_address().port());
+        let proxy = Server::stock_at(listen, upstream)?;
+        let gateway = stage.start(&program, listen, &[]);
+        Some(Self { gateway, proxy, stage })
+    }
+}
+
 /// Where the only replica listens, as the machine shows it.
 fn replica(daemon: &Daemon) -> SocketAddr {
     let directory = std::fs::read_dir(daemon.root.join("replicas")).expect("reading the replicas");
@@ -66,7 +101,7 @@ fn compare(request: &str, ways: &[Way], load: Load, daemon: &Daemon) {
     let mut outcomes: Vec<Vec<Outcome>> = ways.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for (way, outcomes) in ways.iter().zip(&mut outcomes) {
-            outcomes.push(load.on(&way.url, way.pid, daemon.scratch()));
+            outcomes.push(load.on(&way.url, &way.pids, daemon.scratch()));
         }
     }
     let middle = |outcomes: &[Outcome], of: fn(&Outcome) -> f64| median(outcomes.iter().map(of));

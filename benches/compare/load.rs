@@ -29,13 +29,13 @@ pub struct Outcome {
     pub p50: f64,
     /// 99 of 100 took at most so many.
     pub p99: f64,
-    /// Microseconds of processor time that a request cost the process asked about.
+    /// Microseconds of processor time that a request cost the processes asked about.
     pub cpu: f64,
 }
 
 impl Load {
-    /// Loads a URL, and notes what the process `pid` spends on it. Any answer but 2xx ends the benchmark.
-    pub fn on(&self, url: &str, pid: u32, scratch: &Path) -> Outcome {
+    /// Loads a URL, and notes what the processes `pids` spend on it. Any answer but 2xx ends the benchmark.
+    pub fn on(&self, url: &str, pids: &[u32], scratch: &Path) -> Outcome {
         let mut command = Command::new("wrk");
         command.args(["--threads", "1", "--latency", "--timeout", "10s"]);
         command.args(["--connections", &self.connections.to_string()]);
@@ -49,9 +49,10 @@ impl Load {
             fs::write(&script, text).expect("writing wrk's script");
             command.arg("--script").arg(script);
         }
-        let before = process::cpu(pid);
+        let cpu = || pids.iter().map(|pid| process::cpu(*pid)).sum::<Duration>();
+        let before = cpu();
         let output = command.arg(url).output().expect("running wrk; tools/setup.sh bench installs it");
-        let spent = process::cpu(pid).saturating_sub(before);
+        let spent = cpu().saturating_sub(before);
         let text = String::from_utf8_lossy(&output.stdout);
         let broken = text.contains("Non-2xx") || (text.contains("Socket errors") && !self.close);
         assert!(output.status.success() && !broken, "wrk on {url}:\n{text}");

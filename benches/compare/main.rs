@@ -15,6 +15,7 @@ mod support;
 mod zpool;
 
 mod build;
+mod elastic;
 mod idle;
 mod images;
 mod invoke;
@@ -27,13 +28,14 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 6] = [
+const ALL: [(&str, fn()); 7] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
     ("build", build::run),
+    ("elastic", elastic::run),
 ];
 
 fn main() {

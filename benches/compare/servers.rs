@@ -68,11 +68,15 @@ impl Server {
 
     /// The proxy of the stock faas-provider, in Go. None, loudly, where it could not be built.
     pub fn stock(upstream: SocketAddr) -> Option<Self> {
+        Self::stock_at(free_address(), upstream)
+    }
+
+    /// The same at an address of one's choice.
+    pub fn stock_at(address: SocketAddr, upstream: SocketAddr) -> Option<Self> {
         let Some(program) = parts::stock("stock-proxy") else {
             println!("(without the stock proxy: tools/stock.sh bench builds it)\n");
             return None;
         };
-        let address = free_address();
         let mut command = Command::new(program);
         command.env("upstream", upstream.to_string()).env("listen", address.to_string());
         Some(Self::start(address, command))

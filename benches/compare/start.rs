@@ -57,7 +57,7 @@ fn timed(act: impl FnOnce()) -> f64 {
 }
 
 /// Milliseconds from before the process is there to its first answer.
-fn until_answer(address: SocketAddr) -> f64 {
+pub fn until_answer(address: SocketAddr) -> f64 {
     let begun = Instant::now();
     let process = Server::bare(address);
     while !answers(address) {

@@ -25,9 +25,9 @@ pub fn run() {
         let (mut ours, mut theirs): (Vec<Outcome>, Vec<Outcome>) = Default::default();
         for _ in 0..ROUNDS {
             let url = format!("{}{TARGET}", daemon.url());
-            ours.push(load.on(&url, daemon.pid(), daemon.scratch()));
+            ours.push(load.on(&url, &[daemon.pid()], daemon.scratch()));
             let url = format!("http://{}/fixed", nginx.address);
-            theirs.push(load.on(&url, nginx.process.pid(), daemon.scratch()));
+            theirs.push(load.on(&url, &[nginx.process.pid()], daemon.scratch()));
         }
         let middle = |outcomes: &[Outcome], of: fn(&Outcome) -> f64| median(outcomes.iter().map(of));
         for (server, outcomes) in [("nginx", &theirs), ("faas-jails", &ours)] {

@@ -1,4 +1,4 @@
-// The function that the benchmarks call: it reads the body and answers how long it was.
+// The function that the benchmarks call: it reads the body and answers how long it was, after ?ms=N milliseconds.
 package main
 
 import (
@@ -7,6 +7,8 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strconv"
+	"time"
 )
 
 func main() {
@@ -19,6 +21,9 @@ func main() {
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
+		}
+		if ms, err := strconv.Atoi(r.URL.Query().Get("ms")); err == nil {
+			time.Sleep(time.Duration(ms) * time.Millisecond)
 		}
 		fmt.Fprintf(w, "%d bytes\n", n)
 	})))

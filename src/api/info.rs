@@ -40,7 +40,11 @@ pub async fn health() -> HttpResponse {
 /// /metrics.
 pub async fn metrics(shared: Data<Shared>) -> Result<HttpResponse, ApiError> {
     let (metrics, images) = (shared.metrics.clone(), shared.images.clone());
-    let text = shared.provider.run(move |provider| Ok(metrics.render(provider, &images))).await?;
+    let gateway = shared.gateway.clone();
+    let render = move |provider: &crate::provider::Provider| {
+        Ok(metrics.render(provider, &images, gateway.as_ref().map(|gateway| &*gateway.queue)))
+    };
+    let text = shared.provider.run(render).await?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 
@@ -117,6 +121,7 @@ pub fn label(path: &str) -> &'static str {
         "/system/images/load",
         "/system/alert",
         "/system/replicas",
+        "/system/elastic",
         "/system/targets",
     ];
     let fits = |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

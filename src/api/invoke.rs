@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
@@ -121,7 +121,7 @@ async fn forward(
     // After an upgrade the client's bytes are no request body any more.
     let (payload, client) = if upgrade { (Payload::None, payload) } else { (payload, Payload::None) };
     let mut body = Some(RequestBody::new(payload, length(request.headers(), upgrade)));
-    let mut second = false;
+    let (begun, mut second) = (Instant::now(), false);
     // A second round only when the first replica got nothing of the request.
     loop {
         let lease = match shared.provider.lease_now(function) {
@@ -152,6 +152,7 @@ async fn forward(
                 return switch(answer, client, lease);
             }
             Ok(answer) => {
+                function.latency.count(begun.elapsed());
                 let most = shared.provider.config.max_idle_conns_per_host;
                 return respond(answer, lease, request, most, &stamp);
             }
@@ -232,6 +233,8 @@ async fn exchange(
     };
     let head = headers::outgoing(&connection.host, request, body.length, path, upgrade, stamp);
     let mut outgoing = Outgoing::new(head.clone(), body);
+    // Whether something of it may have been sent already, on a connection that then turned out closed.
+    let mut again = false;
     loop {
         let reused = connection.reused;
         let SendError { why, unsent } = match connection.send(outgoing).await {
@@ -242,12 +245,15 @@ async fn exchange(
             Some(unsent) if reused => unsent,
             // The replica may have closed a kept connection just then. As Go's transport does it, and so the stock
             // provider: what asks for nothing but an answer is asked once more.
-            None if reused && is_replayable(request) => RequestBody::empty(),
-            unsent => return Err(Refused::new(&why, unsent)),
+            None if reused && is_replayable(request) => {
+                again = true;
+                RequestBody::empty()
+            }
+            unsent => return Err(Refused::new(&why, unsent.filter(|_| !again))),
         };
         connection = match upstream::fresh(lease).await {
             Ok(connection) => connection,
-            Err(error) => return Err(Refused::new(&error, Some(body))),
+            Err(error) => return Err(Refused::new(&error, (!again).then_some(body))),
         };
         outgoing = Outgoing::new(head.clone(), body);
     }

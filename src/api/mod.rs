@@ -14,6 +14,7 @@ use crate::provider::Provider;
 
 mod auth;
 mod build;
+mod elastic;
 pub(crate) mod error;
 mod functions;
 mod gojson;
@@ -34,6 +35,7 @@ pub(crate) mod upstream;
 mod wire;
 
 pub use auth::Credentials;
+pub use elastic::FunctionLoad;
 pub use replicas::{ReplicaState, ReplicaStatus, ReplicaUsage};
 
 /// What every handler sees.

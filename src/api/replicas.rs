@@ -48,6 +48,8 @@ pub enum ReplicaState {
     Starting,
     /// It takes requests.
     Ready,
+    /// It is idle and stopped in place; it goes on when a request comes.
+    Frozen,
     /// It has ended and is being replaced.
     Ended,
 }
@@ -91,6 +93,7 @@ fn replicas(provider: &Provider, function: &Function, usage: bool) -> Vec<Replic
             state: match replica.exit() {
                 Some(_) => ReplicaState::Ended,
                 None if replica.is_ready() => ReplicaState::Ready,
+                None if replica.is_frozen() => ReplicaState::Frozen,
                 None => ReplicaState::Starting,
             },
             address: replica.address.to_string(),

@@ -7,7 +7,8 @@ use actix_web::{HttpRequest, HttpResponse, Scope};
 use crate::gateway::{alert, asynchronous, sync};
 
 use super::{
-    auth, build, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets, targets, ui,
+    auth, build, elastic, error, functions, info, invoke, logs, namespaces, patience, prometheus, replicas, secrets,
+    targets, ui,
 };
 
 /// The provider's port: the routes of a provider (faas-provider, `serve.go`) and those of this program's own.
@@ -78,6 +79,7 @@ fn system() -> Scope {
                 .route(put().to(namespaces::update))
                 .route(delete().to(namespaces::delete)),
         )
+        .service(resource("/elastic").route(get().to(elastic::list)))
         .service(resource("/replicas").route(get().to(replicas::list)))
         .service(resource("/targets").route(get().to(targets::list)))
         .service(resource("/images/load").route(post().to(info::load_image)))

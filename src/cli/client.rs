@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::api::{Credentials, ReplicaStatus};
+use crate::api::{Credentials, FunctionLoad, ReplicaStatus};
 use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{FunctionKey, Namespace};
@@ -68,6 +68,15 @@ impl Client {
         serde_json::from_reader(body).map_err(|e| Fault::new(Kind::System, e.to_string())).context(|| {
             format!("faas-jails at {} gave an answer to {path} that this version does not understand", self.base)
         })
+    }
+
+    /// What the functions that somebody asks for have to do.
+    pub fn loads(&self, choice: &Choice) -> Result<Vec<FunctionLoad>> {
+        let (function, namespace) = choice.read()?;
+        let namespace = namespace.map(|n| n.to_string()).unwrap_or_default();
+        let mut all: Vec<FunctionLoad> = self.get(&format!("/system/elastic?namespace={namespace}"))?;
+        all.retain(|load| function.as_deref().is_none_or(|name| load.name == name));
+        Ok(all)
     }
 
     /// The replicas that somebody asks for.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::client::{Choice, Chosen, Client};
 use crate::api::{ReplicaState, ReplicaStatus};
 use crate::config::Config;
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::FunctionKey;
 use crate::platform;
 use crate::provider::{Deployed, environment};
@@ -52,6 +52,11 @@ pub fn run(config: &Config, arguments: Arguments) -> Result<ExitCode> {
         open_files: Some(config.limits.open_files),
         stdio: stdio().context(|| "cannot hand over standard input and output")?,
     };
+    if replica.state == ReplicaState::Frozen {
+        // What enters it would be stopped as well.
+        let text = format!("replica {} of {key} is frozen; call the function first", replica.instance);
+        return Err(Fault::new(Kind::Busy, text));
+    }
     let exit = platform::open(config)?.sandbox.exec(&replica.replica, &program)?;
     Ok(ExitCode::from(match exit {
         Exit::Code(code) => code as u8,

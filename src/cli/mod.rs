@@ -26,6 +26,7 @@ mod purge;
 mod serve;
 mod stats;
 mod table;
+mod top;
 
 /// Run OpenFaaS functions in FreeBSD jails, or on Linux in namespaces.
 ///
@@ -52,6 +53,8 @@ enum Verb {
     Exec(exec::Arguments),
     /// Show what replicas use: processor, memory, processes
     Stats(stats::Arguments),
+    /// Show functions as they are called: replicas, requests, latency, cold starts
+    Top(top::Arguments),
     /// Compile the Go functions of a stack file into images, in a sandbox
     Build(build::Arguments),
     /// Load, pull, list and remove images
@@ -112,6 +115,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Ps(arguments) => ps::run(&config, &arguments),
         Verb::Logs(arguments) => logs::run(&config, &arguments),
         Verb::Stats(arguments) => stats::run(&config, &arguments),
+        Verb::Top(arguments) => top::run(&config, &arguments),
         Verb::Build(arguments) => build::run(config, &arguments),
         Verb::Image(verb) => image::run(&config, verb),
         Verb::Address(verb) => address::run(&config, verb),

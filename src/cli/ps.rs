@@ -56,6 +56,7 @@ fn state(state: ReplicaState) -> &'static str {
     match state {
         ReplicaState::Starting => "starting",
         ReplicaState::Ready => "ready",
+        ReplicaState::Frozen => "frozen",
         ReplicaState::Ended => "ended",
     }
 }

@@ -16,7 +16,7 @@ use crate::fault::{Fault, Result};
 use crate::function::ReplicaName;
 
 /// Cursor to the first line, and everything from there on cleared (ECMA-48, CUP and ED).
-const CLEAR: &str = "\x1b[H\x1b[J";
+pub const CLEAR: &str = "\x1b[H\x1b[J";
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

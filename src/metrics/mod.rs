@@ -6,6 +6,7 @@
 
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use crate::gateway::queue::Queue;
 use crate::image::Store;
 use crate::provider::Provider;
 
@@ -53,11 +54,11 @@ impl Metrics {
     }
 
     /// All metrics in Prometheus's text format.
-    pub fn render(&self, provider: &Provider, images: &Store) -> Vec<u8> {
+    pub fn render(&self, provider: &Provider, images: &Store, queue: Option<&Queue>) -> Vec<u8> {
         let mut text = Vec::new();
-        let families = [self.registry.gather(), provider.timing.collect()].concat();
+        let families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory");
-        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage)));
+        text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queue));
         text
     }
 }

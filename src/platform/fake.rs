@@ -41,6 +41,7 @@ struct Books {
 #[derive(Default)]
 struct Process {
     stop: Arc<AtomicBool>,
+    frozen: Arc<AtomicBool>,
     exit: Option<Exit>,
     on_exit: Vec<Box<dyn FnOnce(Exit) + Send>>,
 }
@@ -65,6 +66,18 @@ impl Fake {
     /// Ends a replica as if it had crashed.
     pub fn crash(&self, replica: &ReplicaName) {
         self.end(replica, Exit::Code(1));
+    }
+
+    /// Replicas that are frozen.
+    pub fn frozen(&self) -> usize {
+        self.books.lock().unwrap().processes.values().filter(|p| p.frozen.load(Ordering::SeqCst)).count()
+    }
+
+    fn pause(&self, replica: &ReplicaName, frozen: bool) -> Result<()> {
+        if let Some(process) = self.books.lock().unwrap().processes.get(replica) {
+            process.frozen.store(frozen, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn end(&self, replica: &ReplicaName, exit: Exit) {
@@ -147,10 +160,11 @@ impl Sandbox for Fake {
             return Err(Fault::invalid(format!("{} is not in the image", plan.argv[0])));
         }
         self.starts.fetch_add(1, Ordering::SeqCst);
-        let stop = Arc::new(AtomicBool::new(false));
+        let process = Process::default();
+        let (stop, frozen) = (Arc::clone(&process.stop), Arc::clone(&process.frozen));
         let address = {
             let mut books = self.books.lock().unwrap();
-            books.processes.insert(plan.replica.clone(), Process { stop: Arc::clone(&stop), ..Process::default() });
+            books.processes.insert(plan.replica.clone(), process);
             books.links[&plan.replica]
         };
         if let Some(after) = plan.env.get("EXIT_AFTER_MS").and_then(|ms| ms.parse().ok()) {
@@ -164,7 +178,7 @@ impl Sandbox for Fake {
             let listener = TcpListener::bind((address, 8080))?;
             listener.set_nonblocking(true)?;
             let greeting = plan.env.get("GREETING").cloned().unwrap_or_default();
-            std::thread::spawn(move || serve(&listener, &stop, &greeting));
+            std::thread::spawn(move || serve(&listener, &stop, &frozen, &greeting));
         }
         Ok(())
     }
@@ -213,13 +227,25 @@ impl Sandbox for Fake {
         Ok(books.processes.iter().map(found).collect())
     }
 
+    fn freeze(&self, replica: &ReplicaName) -> Result<()> {
+        self.pause(replica, true)
+    }
+
+    fn thaw(&self, replica: &ReplicaName) -> Result<()> {
+        self.pause(replica, false)
+    }
+
     fn usage(&self, _: &ReplicaName) -> Result<Usage> {
         Ok(Usage { cpu: Duration::from_millis(5), memory: 1 << 20, pids: 1 })
     }
 }
 
-fn serve(listener: &TcpListener, stop: &AtomicBool, greeting: &str) {
+fn serve(listener: &TcpListener, stop: &AtomicBool, frozen: &AtomicBool, greeting: &str) {
     while !stop.load(Ordering::SeqCst) {
+        if frozen.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         let Ok((mut stream, _)) = listener.accept() else {
             std::thread::sleep(Duration::from_millis(1));
             continue;

@@ -23,7 +23,7 @@ use freebsd as os;
 #[cfg(target_os = "linux")]
 use linux as os;
 
-pub use os::{image_target, open, open_zfs, punch_hole, seal};
+pub use os::{image_target, memory_available, open, open_zfs, punch_hole, seal};
 
 pub use os::init::items;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Provider;
 use super::catalog::Function;
+use super::elastic::{Step, Why};
 use super::lease::{Gate, Lease, Replica};
 use crate::fault::{Fault, Kind, Result};
 use crate::function::FunctionKey;
@@ -43,7 +44,18 @@ impl Provider {
 
     /// A replica for one request, waited for in line for at most `ready_wait`.
     pub async fn lease(self: &Arc<Self>, function: &Arc<Function>) -> Result<Lease, Unserved> {
-        let deadline = Instant::now() + self.config.ready_wait;
+        let begun = Instant::now();
+        let waited = self.wait_in_line(function, begun + self.config.ready_wait).await;
+        let outcome = match &waited {
+            Ok(_) => "served",
+            Err(Unserved::Gone(_)) => "deleted",
+            Err(_) => "refused",
+        };
+        self.waits.ended(outcome, begun.elapsed());
+        waited
+    }
+
+    async fn wait_in_line(self: &Arc<Self>, function: &Arc<Function>, deadline: Instant) -> Result<Lease, Unserved> {
         let most = self.config.elastic.queue;
         let Some(place) = function.line.join(most) else {
             let text = format!("{most} requests wait for a replica of {} already; try again later", function.key);
@@ -70,6 +82,10 @@ impl Provider {
 
     /// Sees to it that something comes of the waiting, or says why nothing will.
     fn outlook(self: &Arc<Self>, function: &Arc<Function>) -> Outlook {
+        if !function.frozen().is_empty() {
+            self.bring(function, |provider, function| provider.thaw(function));
+            return Outlook::Hope;
+        }
         // In this order: what ends first is asked first, so that nothing is missed in between.
         if function.is_busy() || self.may_become_ready(function) {
             return Outlook::Hope;
@@ -80,7 +96,11 @@ impl Provider {
         };
         match (function.wanted(), wait) {
             (0, Duration::ZERO) => {
-                self.activate(function);
+                self.bring(function, |provider, function| {
+                    if let Err(fault) = provider.wake(&function.key) {
+                        tracing::error!(function = %function.key, %fault, "a function at zero cannot be started");
+                    }
+                });
                 Outlook::Hope
             }
             (1.., Duration::ZERO) if scheduled => Outlook::Hope,
@@ -88,16 +108,14 @@ impl Provider {
         }
     }
 
-    /// Starts a function at zero, unless that is under way already.
-    fn activate(self: &Arc<Self>, function: &Arc<Function>) {
+    /// Has something done that brings a replica, unless that is under way already.
+    fn bring(self: &Arc<Self>, function: &Arc<Function>, work: fn(&Self, &Function)) {
         if function.activating.swap(true, Ordering::SeqCst) {
             return;
         }
         let (provider, function, busy) = (Arc::clone(self), Arc::clone(function), function.busy());
         self.background.spawn_blocking(move || {
-            if let Err(fault) = provider.wake(&function.key) {
-                tracing::error!(function = %function.key, %fault, "a function at zero cannot be started");
-            }
+            work(&provider, &function);
             function.activating.store(false, Ordering::SeqCst);
             drop(busy);
         });
@@ -111,7 +129,9 @@ impl Provider {
         if function.wanted() > 0 || !function.state().backoff().is_zero() {
             return Ok(());
         }
-        function.want(function.rules().min);
+        let step = Step { to: function.out_of_zero(), why: Why::Called };
+        function.want(step.to);
+        self.decided(&function, 0, step);
         self.start_missing(&function).inspect_err(|_| {
             // The next call tries again, once the backoff has passed.
             if function.replicas().is_empty() {

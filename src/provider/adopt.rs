@@ -109,6 +109,11 @@ impl Provider {
                 return false;
             }
         }
+        // The daemon before may have frozen it.
+        if let Err(fault) = self.platform.sandbox.thaw(name) {
+            tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");
+            return false;
+        }
         let replica = self.replica(&function, &function.deployed(), name, record.serves_at);
         if let Err(fault) = self.adopt_replica(&function, &replica) {
             tracing::error!(%fault, replica = %name, "cannot adopt a replica; it is replaced");

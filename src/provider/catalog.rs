@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::elastic::{Line, Rules};
+use super::elastic::{Decisions, Latency, Line, Rules};
 use super::lease::{Lease, Refusal, Replica};
 use super::timing::Restarts;
 use crate::function::{FunctionKey, FunctionSpec};
@@ -39,6 +39,11 @@ impl Catalog {
     /// The function with this full name.
     pub fn named(&self, full: &str) -> Option<Arc<Function>> {
         self.functions.load().get(full).cloned()
+    }
+
+    /// Every function as the map is now.
+    pub fn snapshot(&self) -> Arc<HashMap<String, Arc<Function>>> {
+        self.functions.load_full()
     }
 
     /// Every function, sorted by name.
@@ -77,6 +82,10 @@ pub struct Function {
     pub restarts: Restarts,
     /// Requests that wait for a replica of it.
     pub line: Arc<Line>,
+    /// How long its answers take.
+    pub latency: Latency,
+    /// Changes of the number of its replicas that nobody asked for.
+    pub decisions: Decisions,
     deployed: ArcSwap<Deployed>,
     rules: ArcSwap<Rules>,
     wanted: AtomicU32,
@@ -138,6 +147,8 @@ impl Function {
             invocations: AtomicU64::new(0),
             restarts: Restarts::default(),
             line: Arc::default(),
+            latency: Latency::default(),
+            decisions: Decisions::default(),
             wanted: AtomicU32::new(deployed.spec.replicas),
             deployed: ArcSwap::from_pointee(deployed),
             rules: ArcSwap::from_pointee(rules),
@@ -185,6 +196,16 @@ impl Function {
     /// How many replicas it should have now: what was asked for, and what calls and load have made of it.
     pub fn wanted(&self) -> u32 {
         self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// How many replicas it has when it comes from zero: its least, or what a person has asked for where load
+    /// changes nothing.
+    pub(super) fn out_of_zero(&self) -> u32 {
+        let rules = self.rules();
+        match self.deployed().spec.replicas {
+            asked @ 1.. if rules.load.is_none() => asked,
+            _ => rules.min,
+        }
     }
 
     /// Changes that, and gives the number before. Whoever does it holds the function's lock.

@@ -10,11 +10,11 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::elastic::Line;
+use super::elastic::{Frozen, Line};
 use crate::function::ReplicaName;
 use crate::sandbox::Exit;
 
@@ -47,6 +47,8 @@ pub struct Replica {
     pub revision: u64,
     /// When it was started or adopted.
     pub since: Instant,
+    /// An earlier daemon has started it. One that ends right away was perhaps not all there when that daemon died.
+    pub(super) adopted: AtomicBool,
     /// Most requests at once.
     room: usize,
     /// Where requests of its function wait.
@@ -57,6 +59,8 @@ pub struct Replica {
     exit: OnceLock<Exit>,
     /// Since when it is asked whether it accepts connections.
     asked: Mutex<Instant>,
+    /// Set while it is frozen; held while it is being frozen or thawed.
+    frozen: Mutex<Option<Frozen>>,
     pub(super) cpu: Mutex<(Instant, Duration)>,
 }
 
@@ -73,6 +77,7 @@ impl Replica {
             address,
             revision,
             since: Instant::now(),
+            adopted: AtomicBool::new(false),
             room,
             line,
             serial: AtomicU64::new(next_serial()),
@@ -80,6 +85,7 @@ impl Replica {
             gate: AtomicU8::new(Gate::Starting as u8),
             exit: OnceLock::new(),
             asked: Mutex::new(Instant::now()),
+            frozen: Mutex::default(),
             cpu: Mutex::new((Instant::now(), Duration::ZERO)),
         }
     }
@@ -144,6 +150,17 @@ impl Replica {
     /// No new request gets it from now on.
     pub(super) fn retire(&self) {
         self.gate.store(Gate::Retired as u8, Ordering::SeqCst);
+    }
+
+    /// What is known of its being frozen; whoever holds it may freeze or thaw it.
+    pub(super) fn frozen(&self) -> MutexGuard<'_, Option<Frozen>> {
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It goes on after having been frozen.
+    pub(super) fn awake(&self) {
+        self.serial.store(next_serial(), Ordering::Release);
+        self.turn(&[Gate::Frozen], Gate::Open);
     }
 
     fn enter(&self) -> bool {

@@ -55,7 +55,7 @@ pub use addresses::{Addresses, held};
 pub use annotations::{Annotations, Retry};
 pub use catalog::{Catalog, Deployed, Function};
 pub use deploy::Desired;
-pub use elastic::{Rules, Settings as ElasticSettings};
+pub use elastic::{Decisions, Rules, Settings as ElasticSettings};
 pub use lease::{Gate, Lease, Replica};
 pub use namespaces::{NamespaceSpec, Namespaces};
 pub use replica::{Usage, environment};
@@ -81,6 +81,8 @@ pub struct Provider {
     pub namespaces: Namespaces,
     /// What replicas print.
     pub logs: Arc<Logs>,
+    /// How long requests wait.
+    pub waits: elastic::Waits,
     /// How long starts take.
     pub timing: timing::Timing,
     images: Arc<dyn Images>,
@@ -89,6 +91,7 @@ pub struct Provider {
     locks: locks::KeyLocks,
     /// Starts that may run at once; a storm of cold functions must not starve warm ones.
     starts: tokio::sync::Semaphore,
+    reclaim: elastic::Reclaim,
     background: Handle,
     retiring: AtomicUsize,
     /// Set once no replica may be started any more.
@@ -109,6 +112,8 @@ impl Provider {
             policy: policy::Current::default(),
             locks: locks::KeyLocks::default(),
             starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
+            reclaim: elastic::Reclaim::default(),
+            waits: elastic::Waits::default(),
             timing: timing::Timing::default(),
             retiring: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -121,6 +126,7 @@ impl Provider {
         });
         provider.logs.start_clock();
         provider.adopt()?;
+        elastic::start(&provider)?;
         Ok(provider)
     }
 

@@ -62,7 +62,7 @@ impl Provider {
 
     /// Starts one replica, or leaves nothing behind. It is not ready yet, and in no function's state yet.
     pub(super) fn start_replica(&self, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
-        let _slot = self.background.block_on(self.starts.acquire()).expect("the semaphore is never closed");
+        let _slot = self.slot().context(|| format!("cannot start a replica of {}", deployed.spec.key))?;
         let name = ReplicaName::new(&self.config.realm, &deployed.spec.key);
         match self.try_start(&name, function, deployed) {
             Ok(replica) => Ok(replica),
@@ -201,8 +201,13 @@ impl Provider {
         self.retiring.fetch_add(1, Ordering::Relaxed);
         self.background.spawn(async move {
             wait_until(drain, || replica.inflight() == 0 || replica.exit().is_some()).await;
-            let name = replica.name.clone();
-            if let Err(fault) = provider.run(move |p| p.platform.sandbox.signal(&name, Signal::Term)).await {
+            let ending = Arc::clone(&replica);
+            let end = move |p: &Provider| {
+                // A frozen one would not notice.
+                p.thaw_one(&ending)?;
+                p.platform.sandbox.signal(&ending.name, Signal::Term)
+            };
+            if let Err(fault) = provider.run(end).await {
                 tracing::warn!(replica = %replica.name, %fault, "cannot ask a replica to end");
             }
             wait_until(grace, || replica.exit().is_some()).await;
@@ -259,6 +264,7 @@ impl Provider {
 
     /// Watches a replica that an earlier daemon started.
     pub(super) fn adopt_replica(&self, function: &Arc<Function>, replica: &Arc<Replica>) -> Result<()> {
+        replica.adopted.store(true, Ordering::Relaxed);
         self.logs.open(&replica.name)?;
         self.watch(function, replica)?;
         self.probe_until_ready(function, replica, &function.deployed(), None);

@@ -109,7 +109,8 @@ impl Provider {
             for replica in &dead {
                 let replica: &Arc<Replica> = replica;
                 function.restarts.count(replica.exit().unwrap_or(Exit::Unknown));
-                note_failure(&mut state, replica.since.elapsed() >= LIVED, self.ended_early(replica).to_string());
+                let lived = replica.since.elapsed() >= LIVED || replica.adopted.load(Ordering::Relaxed);
+                note_failure(&mut state, lived, self.ended_early(replica).to_string());
             }
             dead
         };

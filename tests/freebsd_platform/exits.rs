@@ -113,3 +113,26 @@ fn a_replica_outlives_a_killed_daemon() {
     heir.remove(&replica).unwrap();
     assert_eq!(heir.list().unwrap(), []);
 }
+
+/// A family of processes that keep forking stops as a whole, writes nothing, and goes on where it was; stopped, it
+/// can be removed.
+#[test]
+fn a_frozen_replica_stands_still_with_all_it_has_started() {
+    let Some(host) = Host::new() else { return };
+    let plan = host.plan("for i in 1 2 3; do (while :; do /bin/sleep 0 & wait; echo .; done) & done; wait");
+    host.sandbox().start(&plan).unwrap();
+    for _ in 0..5 {
+        let before = host.output(&plan.replica).len();
+        assert!(until(|| host.output(&plan.replica).len() > before), "it writes nothing");
+        host.sandbox().freeze(&plan.replica).unwrap();
+        let written = host.output(&plan.replica).len();
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(host.output(&plan.replica).len(), written);
+        host.sandbox().freeze(&plan.replica).unwrap();
+        host.sandbox().thaw(&plan.replica).unwrap();
+        assert!(until(|| host.output(&plan.replica).len() > written), "it does not go on");
+    }
+    host.sandbox().freeze(&plan.replica).unwrap();
+    host.remove(&plan.replica).unwrap();
+    host.sandbox().thaw(&plan.replica).unwrap();
+}

@@ -389,3 +389,36 @@ fn many_at_once_leave_no_descriptor_and_no_process() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("counted"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A family of processes that keep forking stops as a whole, writes nothing, and goes on where it was; frozen, it can
+/// be let go on by another daemon, and removed.
+#[test]
+fn a_frozen_replica_stands_still_with_all_it_has_started() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new();
+    let forking = "for i in 1 2 3; do (while :; do true & wait; echo .; done) & done; wait";
+    let plan = world.plan(&["sh", "-c", forking]);
+    world.sandbox.start(&plan).unwrap();
+    for _ in 0..5 {
+        let before = world.output(&plan.replica).len();
+        until("it writes", || world.output(&plan.replica).len() > before);
+        world.sandbox.freeze(&plan.replica).unwrap();
+        let (written, cpu) = (world.output(&plan.replica).len(), world.sandbox.usage(&plan.replica).unwrap().cpu);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(world.output(&plan.replica).len(), written);
+        assert_eq!(world.sandbox.usage(&plan.replica).unwrap().cpu, cpu);
+        world.sandbox.freeze(&plan.replica).unwrap();
+        world.sandbox.thaw(&plan.replica).unwrap();
+        world.sandbox.thaw(&plan.replica).unwrap();
+    }
+    world.sandbox.freeze(&plan.replica).unwrap();
+    world.sandbox = NamespaceSandbox::new(plan.replica.realm().clone()).unwrap();
+    let written = world.output(&plan.replica).len();
+    world.sandbox.thaw(&plan.replica).unwrap();
+    until("it writes again", || world.output(&plan.replica).len() > written);
+    world.sandbox.freeze(&plan.replica).unwrap();
+    world.remove(&plan.replica);
+    world.sandbox.thaw(&plan.replica).unwrap();
+}

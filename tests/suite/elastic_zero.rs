@@ -145,7 +145,9 @@ fn a_replica_that_refuses_connections_is_taken_out_and_the_request_tried_elsewhe
     let daemon = Daemon::start();
     daemon.deploy(json!({"service": "pair", "labels": {"com.openfaas.scale.min": "2"}}));
     daemon.await_ready("pair", 2);
-    daemon.call("pair/deaf?ms=1500").expect(200);
+    daemon.call("pair/deaf?ms=3000").expect(200);
+    // By then it has closed what was kept open to it.
+    std::thread::sleep(Duration::from_millis(500));
     for _ in 0..50 {
         daemon.invoke("POST", "pair/echo").body(vec![b'x'; 10_000]).send().expect(200);
     }
@@ -156,6 +158,7 @@ fn a_replica_that_refuses_connections_is_taken_out_and_the_request_tried_elsewhe
     });
     // Alone, it is waited for.
     daemon.scale("pair", 1).expect(202);
-    daemon.call("pair/deaf?ms=500").expect(200);
+    daemon.call("pair/deaf?ms=2000").expect(200);
+    std::thread::sleep(Duration::from_millis(500));
     daemon.invoke("POST", "pair/echo").body(vec![b'x'; 10_000]).send().expect(200);
 }

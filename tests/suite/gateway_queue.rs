@@ -133,12 +133,12 @@ fn what_cannot_be_queued_is_refused_in_words() {
     post(&daemon, "f", &"x".repeat(1001)).expect_error(413, &["1000 bytes", "[gateway.queue]"]);
     post(&daemon, "f", &"x".repeat(1000)).expect(202);
     eventually("it is made", || (daemon.status("f")["invocationCount"] == 1.0).then_some(()));
-    eventually("there is room again", || (post(&daemon, "f/sleep?ms=3000", "").status == 202).then_some(()));
-    post(&daemon, "f/record?id=second", "").expect(202);
+    eventually("room for a long one", || (post(&daemon, "f/sleep?ms=8000", "").status == 202).then_some(()));
+    eventually("room behind it", || (post(&daemon, "f/record?id=second", "").status == 202).then_some(()));
     let full = post(&daemon, "f/record?id=third", "").expect_error(429, &["the queue is full", "[gateway.queue]"]);
     assert_eq!(full.header("retry-after"), Some("1"));
     assert_eq!(await_calls(&daemon, 1).keys().collect::<Vec<_>>(), ["second"]);
-    post(&daemon, "f/record?id=fourth", "").expect(202);
+    eventually("room again", || (post(&daemon, "f/record?id=fourth", "").status == 202).then_some(()));
     await_calls(&daemon, 2);
 }
 
@@ -209,8 +209,14 @@ fn so_many_calls_are_made_at_once_and_no_more() {
     needs_root!();
     let daemon = with_function(json!({"service": "f"}));
     for i in 0..8 {
-        post(&daemon, &format!("f/record?id={i}&ms=200"), "").expect(202);
+        post(&daemon, &format!("f/record?id={i}&ms=1000"), "").expect(202);
     }
+    let text = daemon.http.get("/metrics").expect(200).text();
+    let told = |state: &str| {
+        let series = format!("faas_jails_queue_calls{{function_name=\"f.openfaas-fn\",state=\"{state}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+    };
+    assert!(told("waiting").is_some() && told("delivering").is_some_and(|calls| calls <= 2), "{text}");
     await_calls(&daemon, 8);
     assert_eq!(recorded(&daemon).1, 2);
 }

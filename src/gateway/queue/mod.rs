@@ -171,6 +171,11 @@ impl Queue {
         self.state().lines.iter().map(|(name, line)| (name.clone(), depth(line))).collect()
     }
 
+    /// Bytes of all calls in the queue.
+    pub fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
     /// Takes no calls any more and begins no delivery.
     pub fn close(&self) {
         self.state().closed = true;

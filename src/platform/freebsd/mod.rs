@@ -21,9 +21,11 @@
 //! cannot be mistaken), and any work in a jail's tree after its first program has started.
 
 pub mod devfs;
+pub mod freezer;
 pub mod furnish;
 pub mod init;
 pub mod jail;
+mod memory;
 pub mod monitor;
 pub mod mount;
 pub mod network;
@@ -38,6 +40,7 @@ pub mod sysctl;
 pub mod tree;
 pub mod zfs;
 
+pub use memory::memory_available;
 pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 

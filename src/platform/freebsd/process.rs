@@ -23,6 +23,8 @@ pub struct Listed {
     pub resident: u64,
     /// Threads.
     pub threads: u64,
+    /// Stopped by a signal.
+    pub stopped: bool,
 }
 
 /// Living processes of jail `jid` (no zombies), oldest first.
@@ -63,6 +65,7 @@ fn listed(process: &kinfo_proc) -> Listed {
             + Duration::new(children.tv_sec as u64, children.tv_usec as u32 * 1000),
         resident: process.ki_rssize as u64 * page,
         threads: process.ki_numthreads as u64,
+        stopped: process.ki_stat == libc::SSTOP,
     }
 }
 

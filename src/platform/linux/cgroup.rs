@@ -94,9 +94,17 @@ impl Cgroups {
         self.hierarchies.iter().map(move |h| (h, self.realm_dir(h).join(&name)))
     }
 
-    /// The replica's directory in the hierarchy that has this controller.
+    /// The replica's directory in the first hierarchy that is such a one.
+    pub(super) fn directory(
+        &self,
+        replica: &ReplicaName,
+        such: impl Fn(&Hierarchy) -> bool,
+    ) -> Option<(Version, PathBuf)> {
+        self.dirs(replica).find(|(h, _)| such(h)).map(|(h, dir)| (h.version, dir))
+    }
+
     fn with_controller(&self, replica: &ReplicaName, controller: &str) -> Option<(Version, PathBuf)> {
-        self.dirs(replica).find(|(h, _)| h.controllers.contains(controller)).map(|(h, dir)| (h.version, dir))
+        self.directory(replica, |h| h.controllers.contains(controller))
     }
 
     /// Makes a replica's cgroup with its limits. On failure nothing of it remains.
@@ -267,7 +275,7 @@ impl Cgroups {
         let mut usage = Usage::default();
         let accounting = self.with_controller(replica, "cpuacct").or_else(|| {
             // cpu.stat is in every version 2 cgroup, with or without the cpu controller.
-            self.dirs(replica).find(|(h, _)| h.version == Version::Two).map(|(h, dir)| (h.version, dir))
+            self.directory(replica, |h| h.version == Version::Two)
         });
         if let Some((version, dir)) = accounting {
             usage.cpu = match version {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::sandbox::Limits;
 
-/// Controllers that this program uses. cpuacct (version 1) counts only.
-const WANTED: &[&str] = &["cpu", "cpuacct", "memory", "pids"];
+/// Controllers that this program uses. cpuacct counts only; it and the freezer are of version 1, where version 2 needs
+/// no controller.
+const WANTED: &[&str] = &["cpu", "cpuacct", "freezer", "memory", "pids"];
 /// In which a processor limit is counted, microseconds: the kernel's default (sched-bwc.rst).
 const PERIOD: u64 = 100_000;
 /// The least quota that the kernel takes, microseconds.

@@ -1,8 +1,10 @@
 //! Linux: roots on overlayfs, replicas in namespaces behind a bridge, limits by cgroups.
 
 mod cgroup;
+mod freezer;
 mod hierarchy;
 pub mod init;
+mod memory;
 mod nat;
 mod netlink;
 pub mod network;
@@ -13,6 +15,7 @@ pub mod sandbox;
 mod sealed;
 mod trash;
 
+pub use memory::memory_available;
 pub use open::{image_target, open, open_zfs};
 pub use probe::{check, probe};
 pub use sealed::seal;

@@ -135,3 +135,128 @@ fn beyond_max_inflight_requests_wait_their_turn() {
     });
     assert!(function.line.is_empty() && function.ready()[0].inflight() == 0);
 }
+
+fn idle(freeze: &str, zero: &str) -> Desired {
+    labelled(
+        "f",
+        &[("com.openfaas.scale.zero", "true"), ("com.openfaas.scale.zero-duration", zero)],
+        &[("com.faas-jails.freeze", freeze)],
+    )
+}
+
+#[test]
+fn idle_it_goes_to_zero_but_never_under_a_request() {
+    let world = World::new();
+    let provider = world.provider();
+    provider
+        .create(labelled("f", &[("com.openfaas.scale.zero", "true"), ("com.openfaas.scale.zero-duration", "1s")], &[]))
+        .unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    let lease = provider.lease_now(&function).unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!((function.wanted(), function.available()), (1, 1));
+    drop(lease);
+    eventually("zero", || function.wanted() == 0 && world.fake.left() == (0, 0, 0));
+    // What a person asked for is still in the file; the next daemon leaves it at zero all the same.
+    assert_eq!(function.deployed().spec.replicas, 1);
+    drop((provider, function));
+    let provider = world.provider();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    assert_eq!((function.wanted(), world.fake.left()), (0, (0, 0, 0)));
+    assert!(world.runtime.block_on(provider.lease(&function)).is_ok());
+}
+
+#[test]
+fn frozen_it_is_available_and_the_next_request_has_it_go_on() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(idle("1s", "1h")).unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    let (starts, serial) = (world.fake.starts.load(Ordering::SeqCst), function.ready()[0].serial());
+    eventually("it is frozen", || world.fake.frozen() == 1);
+    eventually("it is known to be", || function.frozen().len() == 1 && provider.frozen_bytes() == 1 << 20);
+    assert_eq!((function.wanted(), function.available(), function.ready().len()), (1, 1, 0));
+    let lease = world.runtime.block_on(provider.lease(&function)).unwrap();
+    assert_eq!((world.fake.frozen(), provider.frozen_bytes()), (0, 0));
+    assert_ne!(lease.serial(), serial, "connections from before are not trusted");
+    assert_eq!(world.fake.starts.load(Ordering::SeqCst), starts);
+    drop(lease);
+    // And at last to zero: a frozen one ends as others do.
+    eventually("it is frozen again", || world.fake.frozen() == 1);
+    provider.delete(&function.key).unwrap();
+    eventually("the end of it", || world.fake.left() == (0, 0, 0));
+}
+
+#[test]
+fn the_next_daemon_lets_a_frozen_one_go_on() {
+    let world = World::new();
+    let provider = world.provider();
+    provider.create(idle("1s", "1h")).unwrap();
+    eventually("it is frozen", || world.fake.frozen() == 1);
+    drop(provider);
+    let provider = world.provider();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    eventually("adoption", || function.ready().len() == 1);
+    assert_eq!(world.fake.frozen(), 0);
+}
+
+#[test]
+fn beyond_the_limit_the_one_frozen_longest_goes() {
+    let mut world = World::new();
+    // The fake's replicas have a MiB each.
+    world.config.elastic = Settings { frozen_bytes: 2 << 20, ..Settings::default() };
+    let provider = world.provider();
+    let functions: Vec<_> = ["a", "b", "c"]
+        .map(|name| {
+            provider.create(labelled(name, &[], &[("com.faas-jails.freeze", "1s")])).unwrap();
+            let function = provider.find(&desired(name, &[]).key).unwrap();
+            eventually("it is frozen", || !function.frozen().is_empty());
+            function
+        })
+        .into();
+    eventually("the first is gone", || world.fake.left() == (2, 2, 2));
+    let wanted: Vec<u32> = functions.iter().map(|function| function.wanted()).collect();
+    assert_eq!(wanted, [0, 1, 1]);
+    assert!(world.runtime.block_on(provider.lease(&functions[0])).is_ok(), "and comes back when called");
+}
+
+#[test]
+fn below_the_reserve_starts_wait_and_frozen_ones_go() {
+    let mut world = World::new();
+    world.config.elastic = Settings { reserve_bytes: 0, ..Settings::default() };
+    let provider = world.provider();
+    provider.create(labelled("a", &[], &[("com.faas-jails.freeze", "1s")])).unwrap();
+    eventually("it is frozen", || world.fake.frozen() == 1);
+    drop(provider);
+    // No host has that much.
+    world.config.elastic.reserve_bytes = u64::MAX;
+    let provider = world.provider();
+    eventually("adoption", || provider.find(&desired("a", &[]).key).unwrap().ready().len() == 1);
+    eventually("it is frozen and goes", || world.fake.left() == (0, 0, 0));
+    let begun = Instant::now();
+    let fault = provider.create(desired("b", &[])).unwrap_err();
+    assert!(begun.elapsed() >= world.config.ready_wait && fault.to_string().contains("reserve_bytes"), "{fault}");
+    assert_eq!((fault.kind(), world.fake.left()), (Kind::Exhausted, (0, 0, 0)));
+}
+
+#[test]
+fn load_brings_replicas_and_takes_them_away_after_the_window() {
+    let world = World::new();
+    let provider = world.provider();
+    let labels =
+        [("max", "4"), ("type", "capacity"), ("target", "2"), ("target-proportion", "1"), ("down.window", "2s")];
+    let labels: Vec<_> = labels.map(|(name, value)| (format!("com.openfaas.scale.{name}"), value)).into();
+    let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    provider.create(labelled("f", &labels, &[])).unwrap();
+    let function = provider.find(&desired("f", &[]).key).unwrap();
+    let leases: Vec<_> = (0..5).map(|_| provider.lease_now(&function).unwrap()).collect();
+    eventually("three replicas", || function.available() == 3);
+    let more: Vec<_> = (0..20).map(|_| provider.lease_now(&function).unwrap()).collect();
+    eventually("four, the most", || function.available() == 4);
+    assert_eq!(function.deployed().spec.replicas, 1, "nothing of this is written down");
+    drop(leases);
+    drop(more);
+    eventually("one again", || function.wanted() == 1 && world.fake.left() == (1, 1, 1));
+    let counts: Vec<_> = function.decisions.by_reason().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counts.len(), 2, "{counts:?}");
+}

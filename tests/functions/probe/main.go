@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"net"
@@ -54,8 +55,7 @@ func main() {
 		go func() {
 			pause := <-deaf
 			away <- pause
-			time.Sleep(20 * time.Millisecond) // the answer to /deaf is on its way
-			server.Close()
+			server.Shutdown(context.Background()) // the answer to /deaf is still given
 		}()
 		if err := server.Serve(listener); err != http.ErrServerClosed {
 			log.Fatal(err)

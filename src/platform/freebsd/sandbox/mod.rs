@@ -19,7 +19,7 @@ use super::monitor::Monitor;
 use super::network::control::Control;
 use super::network::inside;
 use super::spawn::Program;
-use super::{devfs, mount, process, rctl};
+use super::{devfs, freezer, mount, process, rctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
@@ -200,6 +200,14 @@ impl Sandbox for JailSandbox {
             found.extend(self.replica(&name).map(|replica| (replica, alive.then_some(jid))));
         }
         Ok(found.into_iter().map(|(replica, number)| Found { replica, alive: number.is_some(), number }).collect())
+    }
+
+    fn freeze(&self, replica: &ReplicaName) -> Result<()> {
+        freezer::freeze(&replica.to_string())
+    }
+
+    fn thaw(&self, replica: &ReplicaName) -> Result<()> {
+        freezer::thaw(&replica.to_string())
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {

@@ -124,6 +124,8 @@ impl Sandbox for NamespaceSandbox {
     fn remove(&self, replica: &ReplicaName) -> Result<()> {
         self.adopt(replica)?;
         self.signal(replica, Signal::Kill)?;
+        // In a frozen cgroup of version 1 even a killed process waits.
+        self.cgroups.thaw(replica)?;
         // Its status, and whether it ran out of memory, are read before the cgroup goes.
         if !self.monitor.wait(replica, PATIENCE) {
             return Err(Fault::new(
@@ -152,6 +154,14 @@ impl Sandbox for NamespaceSandbox {
             Found { replica, alive: number.is_some(), number }
         });
         Ok(found.collect())
+    }
+
+    fn freeze(&self, replica: &ReplicaName) -> Result<()> {
+        self.cgroups.freeze(replica)
+    }
+
+    fn thaw(&self, replica: &ReplicaName) -> Result<()> {
+        self.cgroups.thaw(replica)
     }
 
     fn usage(&self, replica: &ReplicaName) -> Result<Usage> {

@@ -1,6 +1,6 @@
 # make test   every test; the acceptance tests need root       make demo   the whole way, on this machine (root)
 # make lint   format, lints, licences                          make help   the rest
-.PHONY: help build setup stock test demo lint freebsd-check bench bench-freebsd clean
+.PHONY: help build setup stock test demo lint fuzz freebsd-check bench bench-freebsd clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: ## formatting, clippy, Go vet, licences
 	cd tests/functions/probe && go vet ./... && GOOS=freebsd go vet ./...
 	for script in tools/*.sh .ci/run; do bash -n $$script || exit 1; done
 	tools/licenses.sh
+
+fuzz: ## fuzz what reads images, a minute for each target
+	tools/fuzz.sh
 
 freebsd-check: ## compile program and tests for FreeBSD, with clippy
 	tools/freebsd-check.sh

@@ -12,6 +12,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod cpus;
+
+pub use cpus::Cpus;
+
 use crate::fault::Result;
 use crate::function::ReplicaName;
 use crate::network::Attachment;
@@ -165,6 +169,23 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Open files per process.
     pub open_files: Option<u64>,
+    /// Input and output.
+    pub io: Rates,
+    /// The processors that it runs on; `None` is all.
+    pub cpus: Option<Cpus>,
+}
+
+/// What a replica may read from disks and write to them, a second. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Bytes written.
+    pub write_bytes: Option<u64>,
+    /// Reads.
+    pub read_ops: Option<u64>,
+    /// Writes.
+    pub write_ops: Option<u64>,
 }
 
 /// The signals a supervisor needs.

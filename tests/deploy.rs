@@ -1,6 +1,7 @@
 //! What lies under deploy/ is what its readers accept: a shell, systemd, pf, newsyslog.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn shipped(name: &str) -> PathBuf {
@@ -92,4 +93,61 @@ fn the_port_installs_files_that_are_here() {
         assert!(shipped(source).exists(), "{source}");
     }
     assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+/// pkg-plist(5) is what the Makefile stages, no more and no less.
+#[test]
+fn the_port_lists_what_it_installs() {
+    let staged = |word: &str| {
+        let path = word.strip_prefix("${STAGEDIR}")?;
+        let inside = path.strip_prefix("${PREFIX}/").map(str::to_owned);
+        inside.or_else(|| Some(format!("%%EXAMPLESDIR%%/{}", path.strip_prefix("${EXAMPLESDIR}/")?)))
+    };
+    let makefile = text("port/Makefile").replace("\\\n", " ");
+    let installs = makefile.lines().filter(|line| line.trim_start().starts_with("${INSTALL_"));
+    let mut installed: Vec<String> = installs.filter_map(|line| staged(line.split_whitespace().last()?)).collect();
+    installed.sort();
+    let list = text("port/pkg-plist");
+    let mut listed: Vec<String> =
+        list.lines().map(|line| line.strip_prefix("@sample ").unwrap_or(line).to_owned()).collect();
+    listed.sort();
+    assert_eq!(installed, listed);
+    assert!(list.lines().filter(|line| line.starts_with("@sample ")).all(|line| line.ends_with(".sample")), "{list}");
+    let words = text("port/pkg-descr");
+    assert!(words.lines().all(|line| line.len() <= 80) && words.lines().count() >= 2);
+    // What `make` of a port reads of its own.
+    for variable in ["PORTNAME", "DISTVERSION", "CATEGORIES", "MAINTAINER", "COMMENT", "LICENSE", "USES"] {
+        assert!(makefile.lines().any(|line| line.starts_with(&format!("{variable}="))), "{variable}");
+    }
+    assert!(makefile.trim_end().ends_with(".include <bsd.port.mk>"));
+    let comment = makefile.lines().find_map(|line| line.strip_prefix("COMMENT=")).unwrap().trim();
+    assert!(comment.len() <= 70 && !comment.ends_with('.'), "{comment}");
+}
+
+/// Every claim has its line, and every test that a line names is there.
+#[test]
+fn the_claims_are_all_there_and_so_are_their_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Ok(text) = fs::read_to_string(root.join("docs/claims.md")) else {
+        eprintln!("SKIPPED: needs the project's documents and sources beside the tests");
+        return;
+    };
+    let claims = (1..=12).map(|n| format!("J{n}")).chain((1..=13).map(|n| format!("Z{n}")));
+    let mut named = 0;
+    for claim in claims {
+        let start = format!("| {claim} |");
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&start)).collect();
+        assert_eq!(lines.len(), 1, "{claim}");
+        let shown = lines[0].rsplit('|').nth(1).unwrap();
+        for test in shown.split('`').filter(|part| part.contains("::")) {
+            let (binary, path) = test.split_once(' ').unwrap();
+            let (module, function) = path.split_once("::").unwrap();
+            let source = fs::read_to_string(root.join(format!("tests/{binary}/{module}.rs")))
+                .unwrap_or_else(|e| panic!("{test}: {e}"));
+            assert!(source.contains(&format!("fn {function}()")), "{test}");
+            named += 1;
+        }
+        assert!(shown.contains("::") || claim == "Z13", "{claim} has no test");
+    }
+    assert!(named >= 30, "{named}");
 }

@@ -11,8 +11,7 @@
 #                   tests are skipped, without the second those with a registry fail unless PATH there has it
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
-#   FAAS_JAILS_TEST_* are handed over; on a machine that may be lost, these make fewer tests be skipped:
-#                   FAAS_JAILS_TEST_PF=1 (pf is switched on and off), FAAS_JAILS_TEST_FORK_BOMB=1
+#   FAAS_JAILS_TEST_* are handed over: with FAAS_JAILS_TEST_PF=1, tests that replace the machine's pf rules run, too
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
 # The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).

@@ -2,7 +2,7 @@
 # Installs what `make demo` and `make test` need and this machine lacks. Debian 12 as root; FreeBSD by pkg.
 #
 #   tools/setup.sh [bench] [observe]
-#     bench     also nginx, haproxy and wrk, which the benchmarks compare with
+#     bench     also nginx, haproxy, wrk, umoci and skopeo, which the benchmarks compare with or use
 #     observe   also what tests check the files under deploy/ with: Prometheus, logrotate
 #
 # Installs only what is missing, and runs apt-get update only if something is. No service that this
@@ -52,7 +52,7 @@ want chromium chromium
 want chromedriver chromium-driver
 # A busybox linked to nothing runs in any root file system; ldd succeeds on the other kind.
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then packages+=(busybox-static); fi
-[ -z "$bench" ] || { want nginx nginx-light; want haproxy haproxy; want wrk wrk; }
+[ -z "$bench" ] || { want nginx nginx-light; want haproxy haproxy; want wrk wrk; want umoci umoci; want skopeo skopeo; }
 [ -z "$observe" ] || { want prometheus prometheus; want logrotate logrotate; }
 
 # Rust: Debian 12's own rustc is too old, the browsers' (rustc-web) is not. It conflicts with rustup,

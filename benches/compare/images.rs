@@ -13,7 +13,6 @@ use faas_jails::storage::{Root, RootOptions};
 
 use crate::process::{Process, mebibytes, memory};
 use crate::report::{columns, heading, median, row};
-use crate::servers;
 use crate::support::daemon::{Daemon, Options};
 use crate::support::image::Image;
 use crate::support::registry::{Access, Registry};
@@ -42,33 +41,48 @@ pub fn run() {
     registry.push("tree", "2", &second);
     let place = tempfile::tempdir().expect("making a temporary directory");
     let material = Material::new(&first, &second, place.path(), registry);
-    material.compare("overlay", &|| Daemon::with().without_images(), place.path());
+    material.compare("overlay", &|| Daemon::with().without_images(), place.path(), ROUNDS, CLONES);
     on_zfs(&material);
 }
 
-/// ZFS in the kernel is compared as a whole. Where there is only zfs-fuse, whose times say nothing about ZFS, one
-/// small image shows that the way is there, and what its commands cost.
+/// On zfs-fuse, where ZFS is not in the kernel: its times say nothing about ZFS, the ratio to tar in the same file
+/// system says something about this program.
 fn on_zfs(material: &Material) {
-    let Some(pool) = Pool::new(2048) else { return };
+    let Some(pool) = Pool::new(4096) else { return };
     let options = || {
         let dataset = format!("{}/fj{:x}", pool.name(), rand::random::<u32>());
         zfs(&["create", "-o", "canmount=off", "-o", "mountpoint=none", &dataset]);
         Daemon::with().without_images().zfs(&dataset)
     };
-    if Path::new("/dev/zfs").exists() {
-        let (beside, dataset) = (pool.dir().join("tar"), format!("{}/tar", pool.name()));
-        zfs(&["create", "-o", &format!("mountpoint={}", beside.display()), &dataset]);
-        material.compare("ZFS", &options, &beside);
-        zfs(&["destroy", "-r", &dataset]);
-    } else {
-        let daemon = options().prepare();
-        let archive = daemon.scratch().join("small.tar");
-        fs::write(&archive, servers::function_image().oci_archive(servers::IMAGE)).expect("writing an archive");
-        verb(&daemon, &["image", "load", &archive.display().to_string()]);
-        let clone = format!("{:.4}", cloning(&daemon, servers::IMAGE, 5));
-        row(&[&"zfs-fuse", &"a root: clone and mount (a small image)", &clone, &"", &""]);
+    let (beside, dataset) = (pool.dir().join("tar"), format!("{}/tar", pool.name()));
+    zfs(&["create", "-o", "compression=on", "-o", &format!("mountpoint={}", beside.display()), &dataset]);
+    match Path::new("/dev/zfs").exists() {
+        true => material.compare("ZFS", &options, &beside, ROUNDS, CLONES),
+        false => material.compare("zfs-fuse", &options, &beside, 1, 5),
     }
+    zfs(&["destroy", "-r", &dataset]);
     pool.finish();
+}
+
+/// What one way takes.
+struct Row {
+    way: &'static str,
+    seconds: Vec<f64>,
+    peak: Vec<f64>,
+}
+
+impl Row {
+    fn add(&mut self, seconds: f64, peak: u64) {
+        self.seconds.push(seconds);
+        self.peak.push(peak as f64);
+    }
+}
+
+/// What other programs do with an image.
+#[derive(Clone, Copy)]
+enum Peer {
+    Unpack,
+    Pull,
 }
 
 /// The images as files and in a registry.
@@ -93,37 +107,62 @@ impl Material {
     }
 
     /// Compares on one kind of storage. `beside` is a directory on the same file system.
-    fn compare(&self, storage: &str, options: &dyn Fn() -> Options, beside: &Path) {
-        let [mut tar, mut load, mut pull, mut more]: [Vec<f64>; 4] = Default::default();
-        let [mut load_peak, mut pull_peak, mut clones]: [Vec<f64>; 3] = Default::default();
-        for _ in 0..ROUNDS {
-            tar.push(self.tar(&beside.join("unpacked")));
+    fn compare(&self, storage: &str, options: &dyn Fn() -> Options, beside: &Path, rounds: usize, clones: usize) {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut note = |way: &'static str, (seconds, peak): (f64, u64)| match rows.iter_mut().find(|r| r.way == way) {
+            Some(row) => row.add(seconds, peak),
+            None => rows.push(Row { way, seconds: vec![seconds], peak: vec![peak as f64] }),
+        };
+        let mut roots = Vec::new();
+        for _ in 0..rounds {
+            note("tar xzf", (self.tar(&beside.join("unpacked")), 0));
             let daemon = options().prepare();
-            let (time, peak) = verb(&daemon, &["image", "load", &self.archives[0].display().to_string()]);
-            load.push(time);
-            load_peak.push(peak as f64);
-            let (time, _) = verb(&daemon, &["image", "load", &self.archives[1].display().to_string()]);
-            more.push(time);
-            clones.push(cloning(&daemon, FIRST, CLONES));
+            let load = |archive: &Path| verb(&daemon, &["image", "load", &archive.display().to_string()]);
+            note("image load, OCI archive", load(&self.archives[0]));
+            note("image load, two of three layers are there", load(&self.archives[1]));
+            roots.push(cloning(&daemon, FIRST, clones));
             drop(daemon);
             let daemon = options().prepare();
-            let (time, peak) = verb(&daemon, &["image", "pull", &self.registry.name("tree", "1")]);
-            pull.push(time);
-            pull_peak.push(peak as f64);
+            note(
+                "image pull, registry on loopback",
+                verb(&daemon, &["image", "pull", &self.registry.name("tree", "1")]),
+            );
+            drop(daemon);
+            for (way, peer) in
+                [("umoci unpack, OCI layout", Peer::Unpack), ("skopeo copy, then umoci unpack", Peer::Pull)]
+            {
+                self.peer(peer, beside).into_iter().for_each(|seen| note(way, seen));
+            }
         }
-        let reference = median(tar.iter().copied());
-        let none = String::new;
-        let peak = |peaks: Vec<f64>| mebibytes(median(peaks) as u64);
-        for (way, times, peak) in [
-            ("tar xzf", tar, none()),
-            ("image load, OCI archive", load, peak(load_peak)),
-            ("image load, two of three layers are there", more, none()),
-            ("image pull, registry on loopback", pull, peak(pull_peak)),
-        ] {
-            let middle = median(times);
+        let reference = median(rows[0].seconds.iter().copied());
+        for Row { way, seconds, peak } in rows {
+            let (middle, peak) = (median(seconds), median(peak) as u64);
+            let peak = if peak == 0 { String::new() } else { mebibytes(peak) };
             row(&[&storage, &way, &format!("{middle:.2}"), &format!("{:.2}", middle / reference), &peak]);
         }
-        row(&[&storage, &"a root: clone and mount", &format!("{:.4}", median(clones)), &"", &""]);
+        row(&[&storage, &"a root: clone and mount", &format!("{:.4}", median(roots)), &"", &""]);
+    }
+
+    /// What others do with the same image in the same file system; nothing where they are not installed.
+    fn peer(&self, peer: Peer, beside: &Path) -> Option<(f64, u64)> {
+        let (layout, bundle) = (beside.join("layout"), beside.join("bundle"));
+        let copy = |from: &str| {
+            let to = format!("oci:{}:1", layout.display());
+            program("skopeo", &["--insecure-policy", "copy", "-q", "--src-tls-verify=false", from, &to])
+        };
+        let unpack = || {
+            let image = format!("{}:1", layout.display());
+            program("umoci", &["unpack", "--image", &image, &bundle.display().to_string()])
+        };
+        let seen = match peer {
+            Peer::Unpack => copy(&format!("oci-archive:{}", self.archives[0].display())).and_then(|_| unpack()),
+            Peer::Pull => copy(&format!("docker://{}", self.registry.name("tree", "1")))
+                .and_then(|copied| unpack().map(|unpacked| (copied.0 + unpacked.0, copied.1.max(unpacked.1)))),
+        };
+        for made in [layout, bundle] {
+            let _ = fs::remove_dir_all(made);
+        }
+        seen
     }
 
     /// Seconds to unpack all layers at once.
@@ -149,15 +188,27 @@ impl Material {
 
 /// Runs a verb: seconds, and the most memory it had.
 fn verb(daemon: &Daemon, arguments: &[&str]) -> (f64, u64) {
-    sync();
     let mut command = daemon.command();
     command.args(arguments);
+    timed(command, &format!("faas-jails {}", arguments.join(" ")))
+}
+
+/// Runs another program in the same way, if it is installed.
+fn program(name: &str, arguments: &[&str]) -> Option<(f64, u64)> {
+    Command::new(name).arg("--version").output().ok()?;
+    let mut command = Command::new(name);
+    command.args(arguments);
+    Some(timed(command, &format!("{name} {}", arguments.join(" "))))
+}
+
+fn timed(command: Command, what: &str) -> (f64, u64) {
+    sync();
     let begun = Instant::now();
     let mut process = Process::start(command);
     let (pid, mut peak) = (process.pid(), 0);
     let well = wait(&mut process, Duration::from_millis(5), || peak = memory(pid, "status", "VmHWM").unwrap_or(peak));
     let took = begun.elapsed().as_secs_f64();
-    assert!(well, "faas-jails {} failed", arguments.join(" "));
+    assert!(well, "{what} failed");
     (took, peak)
 }
 

@@ -18,8 +18,8 @@ use faas_jails::storage::{Root, RootOptions};
 
 use crate::steps::step;
 
-/// The static program of many names that FreeBSD has for rescue; one name ends at once, the other sleeps.
-const PROGRAM: &str = "/rescue/rescue";
+/// One ends at once, the other sleeps.
+const PROGRAMS: [&str; 2] = ["/usr/bin/true", "/bin/sleep"];
 
 pub struct Ground {
     pub realm: Realm,
@@ -82,10 +82,14 @@ impl Ground {
     fn load(&mut self) {
         let storage = &self.platform.storage;
         let staging = storage.stage(&self.layers[0]).unwrap_or_else(|fault| panic!("{fault}"));
-        let bin = staging.dir.join("bin");
-        fs::create_dir(&bin).expect("making /bin");
-        fs::copy(PROGRAM, bin.join("true")).expect("copying the program");
-        fs::hard_link(bin.join("true"), bin.join("sleep")).expect("giving the program its other name");
+        let listed = Command::new("ldd").args(["-f", "%p\n"]).args(PROGRAMS).output().expect("running ldd");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let libraries = listed.lines().filter(|line| line.starts_with('/') && !line.ends_with(':'));
+        for file in libraries.chain(PROGRAMS).chain(["/libexec/ld-elf.so.1"]) {
+            let inside = staging.dir.join(file.trim_start_matches('/'));
+            fs::create_dir_all(inside.parent().expect("a directory")).expect("making a directory");
+            fs::copy(file, inside).expect("copying a program");
+        }
         storage.commit(staging).unwrap_or_else(|fault| panic!("{fault}"));
     }
 
@@ -116,7 +120,7 @@ impl Ground {
             network,
             hostname: "f".into(),
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            env: BTreeMap::from([("PATH".into(), "/bin".into())]),
+            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             workdir: "/".into(),
             user: User { uid: 1000, gid: 1000, groups: Vec::new() },
             secrets: None,
@@ -126,6 +130,7 @@ impl Ground {
                 cpu_millis: None,
                 pids: Some(self.config.limits.pids),
                 open_files: Some(self.config.limits.open_files),
+                ..Limits::default()
             },
             personality: Personality::Native,
             output: output.into(),
@@ -173,7 +178,7 @@ impl Drop for Ground {
 /// Fork, exec, and waiting for the end of the same program, without a jail.
 pub fn bare() -> Duration {
     let begun = Instant::now();
-    command("/rescue/true", &[]);
+    command(PROGRAMS[0], &[]);
     begun.elapsed()
 }
 

@@ -25,7 +25,7 @@ pub fn run() {
         let replica = ground.replica(Surface::Writable);
         let Root::Zfs(dataset) = &replica.root else { panic!("roots are ZFS's here") };
         command("mount", &["-t", "zfs", dataset, &path]);
-        bare.push(timed(&format!("jail -c path={path} command=/bin/true")));
+        bare.push(timed(&format!("jail -c path={path} command=/usr/bin/true")));
         alike.push(timed(&like_ours(&ground, &replica, &path)));
         command("umount", &[&path]);
         ground.remove(&replica);
@@ -44,7 +44,7 @@ pub fn run() {
 fn like_ours(ground: &Ground, replica: &Replica, path: &str) -> String {
     format!(
         "jail -c name={realm}_shell path={path} host.hostname=f ip4.addr='{realm}lo|{address}' mount.devfs \
-         devfs_ruleset=4 enforce_statfs=2 children.max=0 command=/bin/true; umount {path}/dev",
+         devfs_ruleset=4 enforce_statfs=2 children.max=0 command=/usr/bin/true; umount {path}/dev",
         realm = ground.realm,
         address = replica.link.addresses[0].ip(),
     )

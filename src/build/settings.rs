@@ -99,6 +99,7 @@ impl Settings {
                 cpu_millis: self.cpu_millis,
                 pids: Some(self.pids),
                 open_files: Some(4096),
+                ..Default::default()
             },
         }
     }

@@ -58,7 +58,7 @@ pub fn remove(config: &Config, path: Option<&Path>, removal: &Removal) -> Result
     }
     match super::purge::run(config, &super::purge::Arguments { all: true }) {
         // Where storage or rights are missing, nothing runs on them.
-        Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::Unsupported) => {
+        Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::Unsupported | Kind::Denied) => {
             println!("{:9} {:16} {fault}", "left", "functions");
         }
         other => other?,

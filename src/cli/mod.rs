@@ -153,6 +153,10 @@ fn open(config: &Config) -> Result<(Platform, Arc<Store>)> {
 /// Takes the root directory for one daemon; the lock goes with the process.
 fn lock(config: &Config) -> Result<std::fs::File> {
     use crate::fault::Context;
+    if !rustix::process::geteuid().is_root() {
+        let message = "faas-jails needs root; start it with sudo or as a service";
+        return Err(Fault::new(Kind::Denied, message));
+    }
     let path = config.root.join("daemon.lock");
     std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
     let file = std::fs::File::create(&path).context(|| format!("cannot open {}", path.display()))?;

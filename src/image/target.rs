@@ -86,6 +86,22 @@ impl Target {
         ranked.max().map(|(_, at)| at.0)
     }
 
+    /// Why none of these is for this host, and the way out.
+    pub fn refusal<'a>(&self, offered: impl IntoIterator<Item = &'a Platform>) -> Fault {
+        let offered: Vec<&Platform> = offered.into_iter().collect();
+        let older = Self { osreldate: None, ..self.clone() };
+        let newer = offered.iter().filter(|platform| older.rank(platform).is_some());
+        let needed = newer.filter_map(|platform| osreldate_of(platform.version.as_deref()?)).min();
+        let shown: Vec<String> = offered.iter().map(ToString::to_string).collect();
+        let way_out = match needed {
+            Some(needed) => format!(
+                ", for kernel {needed} at least; update this host (freebsd-update upgrade), or take an older tag"
+            ),
+            None => String::new(),
+        };
+        Fault::invalid(format!("this host runs {self}, and it has only {}{way_out}", shown.join(", ")))
+    }
+
     /// The higher, the better: place among the wanted, then variant, then version.
     fn rank(&self, offered: &Platform) -> Option<(usize, u32, u32)> {
         if offered.os.is_empty() && offered.architecture.is_empty() {
@@ -176,6 +192,17 @@ mod tests {
 
     fn chosen(target: &Target, list: &[(&str, Option<&str>)]) -> Option<usize> {
         target.choose(offered(list).iter().map(Some))
+    }
+
+    #[test]
+    fn an_image_for_a_newer_kernel_is_refused_with_the_way_out() {
+        let target = Target::freebsd("x86_64", 1_400_097);
+        let newer = Platform { version: Some("15.0".into()), ..platform("freebsd", "amd64") };
+        assert_eq!(target.choose([Some(&newer)]), None);
+        let fault = target.refusal([&newer]).to_string();
+        assert!(fault.contains("(kernel 1400097)") && fault.contains("freebsd-update"), "{fault}");
+        let other = target.refusal([&platform("windows", "amd64")]).to_string();
+        assert!(!other.contains("freebsd-update"), "{other}");
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Provider {
             if function.replicas().len() < function.wanted() as usize {
                 self.look_after(&function);
             }
+            self.make_ready(&function.key);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::function::Quantity;
 use crate::image::Platform;
 use crate::network::{Mode, Port};
+use crate::sandbox::{Cpus, Rates};
 
 /// Most bytes a replica may write to its root, as a quantity (`1Gi`). Storage that cannot limit it refuses it.
 const DISK: &str = "com.faas-jails.disk";
@@ -62,6 +63,30 @@ fn context(name: &'static str) -> impl FnOnce() -> String {
     move || format!("annotation {name}")
 }
 
+/// What it may read and write on disks, a second: bytes, operations.
+const RATES: [&str; 4] =
+    ["com.faas-jails.readbps", "com.faas-jails.writebps", "com.faas-jails.readiops", "com.faas-jails.writeiops"];
+
+/// The processors that it runs on, as `0-1,3`.
+const CPUSET: &str = "com.faas-jails.cpuset";
+
+fn rates(all: &BTreeMap<String, String>) -> Result<Rates> {
+    let rate = |name: &'static str| -> Result<Option<u64>> {
+        let Some(text) = all.get(name) else { return Ok(None) };
+        match text.parse::<Quantity>().context(context(name))?.units() {
+            0 => Err(Fault::invalid("it must be more than nothing")).context(context(name)),
+            units => Ok(Some(units)),
+        }
+    };
+    let [read_bytes, write_bytes, read_ops, write_ops] = RATES;
+    Ok(Rates {
+        read_bytes: rate(read_bytes)?,
+        write_bytes: rate(write_bytes)?,
+        read_ops: rate(read_ops)?,
+        write_ops: rate(write_ops)?,
+    })
+}
+
 /// What a function's annotations say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Annotations {
@@ -73,6 +98,10 @@ pub struct Annotations {
     pub network: Option<Mode>,
     /// Published ports.
     pub publish: Vec<Port>,
+    /// What it may read and write on disks.
+    pub io: Rates,
+    /// The processors that it runs on.
+    pub cpus: Option<Cpus>,
     /// How its queued calls are tried again.
     pub retry: Retry,
 }
@@ -89,6 +118,8 @@ impl Annotations {
             platform,
             network,
             publish: publish.unwrap_or_default(),
+            io: rates(all)?,
+            cpus: all.get(CPUSET).map(|text| Cpus::on_this_host(text)).transpose().context(context(CPUSET))?,
             retry: Retry::read(all)?,
         })
     }
@@ -110,6 +141,9 @@ mod tests {
         assert_eq!(read(&[]).unwrap(), Annotations::default());
         let network = read(&[(NETWORK, "none"), (PUBLISH, "80:8080")]).unwrap();
         assert_eq!((network.network, network.publish.len()), (Some(Mode::None), 1));
+        let limits = read(&[(RATES[0], "10Mi"), (RATES[3], "500"), (CPUSET, "0")]).unwrap();
+        assert_eq!((limits.io.read_bytes, limits.io.write_ops), (Some(10 << 20), Some(500)));
+        assert_eq!(limits.cpus.unwrap().to_string(), "0");
     }
 
     #[test]
@@ -121,6 +155,10 @@ mod tests {
             (PLATFORM, "linux/amd 64"),
             (NETWORK, "None"),
             (PUBLISH, "80"),
+            (RATES[0], "fast"),
+            (RATES[3], "0"),
+            (CPUSET, "0-"),
+            (CPUSET, "100000"),
             (RETRY[0], "many"),
             (RETRY[1], "500,x"),
             (RETRY[3], "soon"),

@@ -213,6 +213,7 @@ impl Provider {
         self.catalog.remove(key);
         let replicas = std::mem::take(&mut function.state().replicas);
         self.take_out(&function, &function.deployed(), replicas, self.config.read_timeout);
+        self.make_ready(key);
         self.enforce_now()?;
         self.logs.forget(key)?;
         tracing::info!(function = %key, "deleted");
@@ -259,6 +260,7 @@ impl Provider {
             function.state().replicas.clear();
             function.publish();
         }
+        self.ready.clear();
         let mut failed = self.replicas_anywhere()?.into_iter().filter_map(|name| self.discard(&name).err());
         match failed.next() {
             Some(first) => Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other)))),

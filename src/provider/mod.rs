@@ -44,6 +44,7 @@ mod lease;
 mod locks;
 mod namespaces;
 mod policy;
+mod ready;
 mod replica;
 mod supervise;
 #[cfg(test)]
@@ -89,6 +90,7 @@ pub struct Provider {
     addresses: Mutex<addresses::Addresses>,
     policy: policy::Current,
     locks: locks::KeyLocks,
+    ready: ready::Ready,
     /// Starts that may run at once; a storm of cold functions must not starve warm ones.
     starts: tokio::sync::Semaphore,
     reclaim: elastic::Reclaim,
@@ -111,6 +113,7 @@ impl Provider {
             addresses: Mutex::new(addresses),
             policy: policy::Current::default(),
             locks: locks::KeyLocks::default(),
+            ready: ready::Ready::default(),
             starts: tokio::sync::Semaphore::new(config.elastic.starts.max(1)),
             reclaim: elastic::Reclaim::default(),
             waits: elastic::Waits::default(),

@@ -20,7 +20,7 @@ use crate::function::{Quantity, ReplicaName};
 use crate::logs::Last;
 use crate::network::{Link, ipam};
 use crate::sandbox::{Limits, Personality, Plan, Signal};
-use crate::storage::RootOptions;
+use crate::storage::{Root, RootOptions};
 
 /// The port that a function serves on (of-watchdog and classic-watchdog: fixed).
 pub const PORT: u16 = 8080;
@@ -63,16 +63,26 @@ impl Provider {
     /// Starts one replica, or leaves nothing behind. It is not ready yet, and in no function's state yet.
     pub(super) fn start_replica(&self, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
         let _slot = self.slot().context(|| format!("cannot start a replica of {}", deployed.spec.key))?;
-        let name = ReplicaName::new(&self.config.realm, &deployed.spec.key);
-        match self.try_start(&name, function, deployed) {
-            Ok(replica) => Ok(replica),
+        let (name, ready) = self.name_and_root(deployed)?;
+        match self.try_start(&name, ready, function, deployed) {
+            Ok(replica) => {
+                self.make_ready(&deployed.spec.key);
+                Ok(replica)
+            }
             Err(fault) => Err(fault
                 .within(format!("cannot start a replica of {}", deployed.spec.key))
                 .and_cleanup(self.discard(&name))),
         }
     }
 
-    fn try_start(&self, name: &ReplicaName, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
+    /// `ready` is its root, where one has been made ahead.
+    fn try_start(
+        &self,
+        name: &ReplicaName,
+        ready: Option<Root>,
+        function: &Arc<Function>,
+        deployed: &Deployed,
+    ) -> Result<Arc<Replica>> {
         let cause = if function.activating.load(Ordering::Acquire) { Cause::Request } else { Cause::Ahead };
         let mut start = self.timing.start(cause);
         let Deployed { spec, image } = deployed;
@@ -91,7 +101,10 @@ impl Provider {
         start.done("prepare");
         let quota = Annotations::read(&spec.annotations)?.disk;
         let options = RootOptions { read_only: spec.read_only_root, quota };
-        let root = self.platform.storage.clone_root(&image.layers, name, &options)?;
+        let root = match ready {
+            Some(root) => root,
+            None => self.platform.storage.clone_root(&image.layers, name, &options)?,
+        };
         start.done("root");
         self.close(name, &link)?;
         let network = self.platform.network.attach(name, &link)?;
@@ -145,11 +158,14 @@ impl Provider {
     fn limits(&self, deployed: &Deployed) -> Result<Limits> {
         let limits = deployed.spec.limits.as_ref();
         let read = |text: Option<&String>| text.map(|t| t.parse::<Quantity>()).transpose();
+        let Annotations { io, cpus, .. } = Annotations::read(&deployed.spec.annotations)?;
         Ok(Limits {
             memory: read(limits.and_then(|l| l.memory.as_ref()))?.map(Quantity::units),
             cpu_millis: read(limits.and_then(|l| l.cpu.as_ref()))?.map(Quantity::millis),
             pids: Some(self.config.limits.pids),
             open_files: Some(self.config.limits.open_files),
+            io,
+            cpus,
         })
     }
 

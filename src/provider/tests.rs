@@ -50,6 +50,7 @@ impl World {
         let mut config = Config { root: dir.path().to_owned(), ..Config::default() };
         let third = NET.fetch_add(1, Ordering::SeqCst);
         let net = IpAddr::from([127, (std::process::id() % 250) as u8 + 1, third, 0]);
+        config.storage = crate::config::StorageKind::Overlay;
         config.network.subnet = ipnetwork::IpNetwork::new(net, 24).unwrap();
         config.ready_wait = Duration::from_millis(1500);
         config.deploy_wait = Duration::from_millis(1000);
@@ -249,6 +250,33 @@ fn a_name_is_free_at_once_after_a_delete() {
     eventually("the end of all", || world.fake.left() == (0, 0, 0) && provider.retiring() == 0);
 }
 
+/// With storage that waits for its clones, each function that writes has one ready, and uses it.
+#[test]
+fn a_root_lies_ready_for_the_next_replica_and_goes_with_the_function() {
+    let mut world = World::new();
+    world.config.storage = crate::config::StorageKind::Zfs;
+    let provider = world.provider();
+    provider.create(desired("f", &[])).unwrap();
+    let key = desired("f", &[]).key;
+    eventually("a second root", || world.fake.left() == (2, 1, 1));
+    let there = world.fake.platform().storage.inventory().unwrap().roots;
+    provider.scale(&key, 2).unwrap();
+    eventually("a third root", || world.fake.left() == (3, 2, 2));
+    let used = provider.find(&key).unwrap().replicas();
+    assert!(used.iter().all(|replica| there.contains(&replica.name)), "the root that lay ready was not used");
+    provider.update(desired("f", &[("v", "2")])).unwrap();
+    eventually("one root more than replicas", || world.fake.left() == (3, 2, 2));
+    provider.create(Desired { read_only_root: true, ..desired("g", &[]) }).unwrap();
+    provider.delete(&desired("g", &[]).key).unwrap();
+    eventually("nothing of a function that does not write", || world.fake.left() == (3, 2, 2));
+    provider.delete(&key).unwrap();
+    eventually("nothing at all", || world.fake.left() == (0, 0, 0));
+    provider.create(desired("f", &[])).unwrap();
+    eventually("a root ready", || world.fake.left() == (2, 1, 1));
+    provider.stop_all().unwrap();
+    assert_eq!(world.fake.left(), (0, 0, 0));
+}
+
 #[test]
 fn published_ports_follow_the_replicas_that_serve() {
     let world = World::new();
@@ -290,4 +318,5 @@ fn a_replica_that_may_begin_nothing_is_closed_before_it_starts_and_until_it_is_g
     provider.delete(&desired("f", &[]).key).unwrap();
     eventually("it is open again", || world.fake.policy().is_empty());
 }
+
 mod elastic;

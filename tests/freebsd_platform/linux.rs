@@ -72,3 +72,17 @@ fn a_linux_program_runs_among_linux_file_systems() {
     assert_eq!(types, ["devfs", "fdescfs", "linprocfs", "linsysfs", "nullfs", "tmpfs"]);
     host.remove(&plan.replica).unwrap();
 }
+
+#[test]
+fn without_the_linuxulator_it_is_named() {
+    let Some(host) = Host::new() else { return };
+    if sysctl::exists("security.jail.param.linux") {
+        eprintln!("SKIPPED: needs a kernel without linux64");
+        return;
+    }
+    let mut plan = host.plan("true");
+    plan.personality = Personality::Linux;
+    let fault = host.sandbox().start(&plan).unwrap_err();
+    assert!(fault.to_string().contains("service linux start"), "{fault}");
+    host.remove(&plan.replica).unwrap();
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use faas_jails::fault::Kind;
 use faas_jails::platform::freebsd::jail;
+use faas_jails::platform::freebsd::sandbox::{JailSandbox, Settings, Uncounted};
 use faas_jails::sandbox::{Exit, Limits, Sandbox, User};
 use faas_jails::storage::Root;
 
@@ -131,4 +132,27 @@ fn a_run_dir_of_another_name_is_refused() {
     std::fs::remove_dir(&plan.run_dir).unwrap();
     plan.run_dir = host.path("elsewhere");
     assert_eq!(host.sandbox().start(&plan).unwrap_err().kind(), Kind::Invalid);
+}
+
+#[test]
+fn a_devfs_ruleset_of_somebody_else_is_left_alone() {
+    let Some(host) = Host::new() else { return };
+    let devfs = |arguments: &[&str]| {
+        let all = [&["rule", "-s", "64042"], arguments].concat();
+        let output = std::process::Command::new("devfs").args(all).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    devfs(&["add", "9", "path", "bpf", "unhide"]);
+    let before = devfs(&["show"]);
+    let opened = JailSandbox::open(Settings {
+        realm: host.realm.clone(),
+        run_root: host.path("run"),
+        uncounted: Uncounted::Refuse,
+    });
+    let after = devfs(&["show"]);
+    devfs(&["del", "9"]);
+    let fault = opened.err().expect("a refusal");
+    assert_eq!((fault.kind(), before), (Kind::Busy, after));
+    assert!(fault.to_string().contains("devfs rule -s 64042 delset"), "{fault}");
 }

@@ -31,7 +31,7 @@ fn on_zfs(test: impl FnOnce(&mut Daemon, &Pool)) {
     pool.finish();
 }
 
-/// Datasets of replicas' roots.
+/// Datasets of replicas' roots: one each, and one that lies ready for the next.
 fn roots(pool: &Pool) -> Vec<String> {
     let all = pool.datasets().into_iter();
     all.filter(|name| name.split_once("/roots/").is_some_and(|(_, rest)| !rest.contains('@'))).collect()
@@ -43,11 +43,11 @@ fn a_function_on_a_clone_is_deployed_called_scaled_updated_and_deleted() {
     on_zfs(|daemon, pool| {
         daemon.deploy(json!({"service": "f"}));
         assert_eq!(daemon.identity("f")["uid"], 1000);
-        assert_eq!(roots(pool).len(), 1);
+        eventually("its root and one more", || (roots(pool).len() == 2).then_some(()));
         daemon.invoke("POST", "f/write?path=/home/probe/mine").body("x").send().expect(200);
         daemon.scale("f", 2).expect(202);
         daemon.await_ready("f", 2);
-        assert_eq!(roots(pool).len(), 2);
+        eventually("two roots and one more", || (roots(pool).len() == 3).then_some(()));
         daemon.update(json!({"service": "f", "envVars": {"v": "2"}})).expect(202);
         assert_eq!(daemon.call("f/env").expect(200).value()["v"], "2");
         daemon.call("f/files?path=/home/probe/mine").expect_error(500, &["no such file"]);

@@ -402,9 +402,7 @@ impl Daemon {
 
     /// Bytes of memory that the daemon occupies.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+        platform::memory(self.pid())
     }
 
     /// How many layers its storage has.

@@ -31,6 +31,13 @@ pub fn filters_packets() -> bool {
         && told("pfctl", &["-q", "-s", "rules"]).contains("anchor \"faas-jails/*\"")
 }
 
+/// What the kernel shows of limits on input and output in this realm.
+pub fn rates(realm: &str) -> String {
+    let rules =
+        lines(&told("rctl", &[]), |line| line.starts_with(&format!("jail:{realm}_")) && line.contains(":throttle="));
+    rules.into_iter().collect::<Vec<_>>().join("\n")
+}
+
 /// What this platform needs beside the state directory: a dataset.
 pub struct Ground(Option<Dataset>);
 
@@ -58,6 +65,11 @@ impl Ground {
 
 /// FreeBSD has no signal for the end of a parent that lasts over exec; the runner ends what a killed run left.
 pub fn ends_with_us(_command: &mut Command) {}
+
+/// Bytes of memory that a process occupies.
+pub fn memory(pid: u32) -> u64 {
+    told("ps", &["-o", "rss=", "-p", &pid.to_string()]).trim().parse::<u64>().expect("a number") << 10
+}
 
 /// How many files a process has open.
 pub fn open_files(pid: u32) -> usize {

@@ -24,6 +24,15 @@ pub fn filters_packets() -> bool {
     true
 }
 
+/// What the kernel shows of limits on input and output in this realm.
+pub fn rates(realm: &str) -> String {
+    let mut traces = Traces::default();
+    walk_cgroups(Path::new("/sys/fs/cgroup"), realm, 0, &mut traces);
+    let file = |group: &String, name: &str| fs::read_to_string(Path::new(group).join(name)).unwrap_or_default();
+    let names = ["io.max", "blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device"];
+    traces.groups.iter().flat_map(|group| names.map(|name| file(group, name))).collect()
+}
+
 /// What this platform needs beside the state directory: a dataset, where the test or the whole run is on ZFS.
 pub struct Ground(Option<Dataset>);
 
@@ -59,6 +68,13 @@ pub fn ends_with_us(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// Bytes of memory that a process occupies.
+pub fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 /// How many files a process has open.

@@ -99,7 +99,27 @@ fn a_read_only_root_is_the_layer_itself() {
     });
 }
 
-/// A daemon that was restarted knows nothing of read-only roots that it lent before.
+/// A daemon that was killed lent them; the next one, or purge, takes them back.
+#[test]
+fn read_only_roots_of_an_earlier_run_are_taken_back_and_nothing_stays_mounted() {
+    each(128, |fixture| {
+        let layers = chain(&["base"]);
+        fixture.load(&layers[0], "base", 1);
+        let (one, two) = (replica("one"), replica("two"));
+        let root = fixture.storage.clone_root(&layers, &one, &READ_ONLY).unwrap();
+        let restarted = fixture.reopen("fj");
+        assert_eq!(restarted.clone_root(&layers, &two, &READ_ONLY).unwrap(), root);
+        restarted.destroy_root(&one).unwrap();
+        fixture.enter(&root, |dir| assert!(dir.join("base").exists(), "the other replica lost its root"));
+        let purge = fixture.reopen("fj");
+        purge.destroy_root(&two).unwrap();
+        purge.destroy_root(&two).unwrap();
+        assert_eq!(fixture.pool.mounts().iter().filter(|line| line.contains("/layers/")).count(), 0);
+        purge.remove_layer(&layers[0]).unwrap();
+    });
+}
+
+/// A daemon that was restarted does not see what others have mounted.
 #[test]
 fn a_layer_that_an_adopted_replica_runs_in_stays() {
     each(128, |fixture| {

@@ -133,11 +133,9 @@ impl Store {
             Document::Index(_) if depth == 0 => Err(Fault::invalid("its indexes are nested too deeply")),
             Document::Index(listed) => {
                 let target = &self.settings.target;
-                let at = target.choose(listed.iter().map(|entry| entry.platform.as_ref())).ok_or_else(|| {
-                    let offered: Vec<String> =
-                        listed.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
-                    Fault::invalid(format!("this host runs {target}, and it has only {}", offered.join(", ")))
-                })?;
+                let at = target
+                    .choose(listed.iter().map(|entry| entry.platform.as_ref()))
+                    .ok_or_else(|| target.refusal(listed.iter().filter_map(|entry| entry.platform.as_ref())))?;
                 let (digest, bytes) = session.manifest(listed[at].blob.digest.as_str())?;
                 self.settle(session, digest, &bytes, depth - 1)
             }

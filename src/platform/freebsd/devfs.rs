@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::sys;
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 
 /// The ruleset's number: high, as people number theirs from 5 upwards.
 pub const RULESET: u16 = 64042;
@@ -81,9 +81,14 @@ impl Rule {
 pub fn setup() -> Result<()> {
     let dev = File::open("/dev").context(|| "cannot open /dev")?;
     let (wanted, there) = (wanted(), present(&dev)?);
-    let stale = there.iter().filter(|rule| !wanted.iter().any(|want| want.same(rule)));
-    for rule in stale {
-        delete(&dev, rule.id).context(|| format!("cannot clear devfs ruleset {RULESET}"))?;
+    if is_foreign(&there, &wanted) {
+        return Err(Fault::new(
+            Kind::Busy,
+            format!(
+                "devfs ruleset {RULESET} holds rules that are not this program's; number yours otherwise in \
+                 /etc/devfs.rules, or take them away: devfs rule -s {RULESET} delset"
+            ),
+        ));
     }
     for rule in wanted.iter().filter(|want| !there.iter().any(|rule| rule.same(want))) {
         add(&dev, *rule).context(|| format!("cannot add to devfs ruleset {RULESET}"))?;
@@ -111,6 +116,11 @@ pub fn clear() -> Result<bool> {
 fn wanted() -> Vec<Rule> {
     let shown = SHOWN.iter().zip(101..).map(|(pattern, number)| Rule::show(number, pattern));
     std::iter::once(Rule::hide_all(100)).chain(shown).collect()
+}
+
+/// Whether somebody else uses the number.
+fn is_foreign(there: &[Rule], wanted: &[Rule]) -> bool {
+    there.iter().any(|rule| !wanted.iter().any(|want| want.same(rule)))
 }
 
 fn present(dev: &File) -> Result<Vec<Rule>> {
@@ -144,5 +154,17 @@ fn delete(dev: &File, mut id: u32) -> io::Result<()> {
     match unsafe { sys::ioctl(dev.as_raw_fd(), sys::iow::<u32>(b'D', 1), &mut id) } {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ruleset_of_somebody_else_is_told_from_a_half_made_one() {
+        let wanted = wanted();
+        assert!(!is_foreign(&[], &wanted) && !is_foreign(&wanted[..3], &wanted));
+        assert!(is_foreign(&[Rule::show(100, "bpf")], &wanted));
     }
 }

@@ -33,28 +33,72 @@ pub fn probe() -> Vec<(String, String)> {
 
 /// Says what is missing to run replicas with their roots under `storage`, a directory that exists.
 pub fn check(storage: &Path) -> Result<()> {
-    let lacks = |sentence: String| Err(Fault::new(Kind::Unsupported, sentence));
-    if !is_root() {
-        return lacks("faas-jails makes jails and mounts, which needs root; start it with service(8) or sudo".into());
-    }
-    if version() < OLDEST_KERNEL {
-        return lacks(format!("kernel {} is too old; FreeBSD 14.0 ({OLDEST_KERNEL}) or newer is needed", version()));
-    }
-    if sysctl::integer("security.jail.jailed") == Some(1) {
-        return lacks(
-            "faas-jails runs in a jail itself, which may not make the mounts that replicas need; run it on the host"
-                .into(),
-        );
-    }
-    for module in ["nullfs", "fdescfs", "tmpfs"] {
-        if !has_module(module) {
-            return lacks(format!("this kernel has no {module}; run: kldload {module}"));
-        }
-    }
+    lacking(&Host::look())?;
     if !storage.is_dir() {
-        return lacks(format!("{} is no directory", storage.display()));
+        return Err(Fault::new(Kind::Unsupported, format!("{} is no directory", storage.display())));
     }
     Ok(())
+}
+
+/// What decides whether replicas can be run here.
+struct Host {
+    root: bool,
+    kernel: i64,
+    /// What the jail that this program is in has not, if it is in one.
+    jail: Option<Vec<&'static str>>,
+    /// Modules that are not loaded.
+    missing: Vec<&'static str>,
+}
+
+impl Host {
+    fn look() -> Self {
+        let jailed = sysctl::integer("security.jail.jailed") == Some(1);
+        let missing = ["nullfs", "fdescfs", "tmpfs"].into_iter().filter(|module| !has_module(module)).collect();
+        Self { root: is_root(), kernel: version(), jail: jailed.then(not_granted), missing }
+    }
+}
+
+/// What a jail needs so that jails can be made in it, and this one has not, in the words of jail(8).
+fn not_granted() -> Vec<&'static str> {
+    let is = |name: &str, wanted: i64| sysctl::integer(&format!("security.jail.{name}")) == Some(wanted);
+    [
+        ("children.max=20", sysctl::integer("security.jail.children.max").unwrap_or(0) > 0),
+        ("enforce_statfs=1", sysctl::integer("security.jail.enforce_statfs").unwrap_or(2) < 2),
+        ("vnet", is("vnet", 1)),
+        ("allow.mount", is("mount_allowed", 1)),
+        ("allow.mount.zfs and a dataset given to it by zfs jail", is("mount_zfs_allowed", 1)),
+        ("allow.mount.nullfs", is("mount_nullfs_allowed", 1)),
+        ("allow.mount.tmpfs", is("mount_tmpfs_allowed", 1)),
+        ("allow.mount.devfs", is("mount_devfs_allowed", 1)),
+        ("allow.mount.fdescfs", is("mount_fdescfs_allowed", 1)),
+    ]
+    .into_iter()
+    .filter_map(|(word, granted)| (!granted).then_some(word))
+    .collect()
+}
+
+/// The first thing that is missing, with the command that mends it.
+fn lacking(host: &Host) -> Result<()> {
+    let lacks = |sentence: String| Err(Fault::new(Kind::Unsupported, sentence));
+    if !host.root {
+        let message = "faas-jails makes jails and mounts, which needs root; start it with service(8) or sudo";
+        return Err(Fault::new(Kind::Denied, message));
+    }
+    if host.kernel < OLDEST_KERNEL {
+        return lacks(format!(
+            "kernel {} is too old; FreeBSD 14.0 ({OLDEST_KERNEL}) or newer is needed: freebsd-update upgrade",
+            host.kernel
+        ));
+    }
+    if let Some(jail) = &host.jail {
+        let rest = "a devfs ruleset and rctl rules, which FreeBSD lets nobody make in a jail";
+        let all = jail.iter().copied().chain([rest]).collect::<Vec<_>>().join(", ");
+        return lacks(format!("faas-jails runs in a jail itself, which lacks: {all}; run it on the host"));
+    }
+    match host.missing.first() {
+        None => Ok(()),
+        Some(module) => lacks(format!("this kernel has no {module}; run: kldload {module}")),
+    }
 }
 
 fn yes(is: bool, remedy: &str) -> String {
@@ -89,4 +133,25 @@ fn static_linux() -> bool {
     /// ELFOSABI_LINUX of sys/elf_common.h.
     const LINUX: i64 = 3;
     sysctl::integer("kern.elf64.fallback_brand") == Some(LINUX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_one_sentence_with_what_mends_it() {
+        let fit = || Host { root: true, kernel: OLDEST_KERNEL, jail: None, missing: Vec::new() };
+        assert!(lacking(&fit()).is_ok());
+        for (host, kind, words) in [
+            (Host { root: false, ..fit() }, Kind::Denied, ["needs root", "sudo"]),
+            (Host { kernel: 1_302_001, ..fit() }, Kind::Unsupported, ["1302001 is too old", "freebsd-update"]),
+            (Host { jail: Some(vec!["children.max=20"]), ..fit() }, Kind::Unsupported, ["children.max=20", "rctl"]),
+            (Host { missing: vec!["nullfs"], ..fit() }, Kind::Unsupported, ["no nullfs", "kldload nullfs"]),
+        ] {
+            let fault = lacking(&host).unwrap_err();
+            assert_eq!(fault.kind(), kind);
+            assert!(words.iter().all(|word| fault.to_string().contains(word)), "{fault}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Processes of a jail: sysctl(3) `kern.proc.proc`, a list of `struct kinfo_proc` (sys/user.h).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use libc::kinfo_proc;
@@ -39,7 +39,21 @@ pub fn jails() -> Result<BTreeSet<Jid>> {
     Ok(all()?.iter().map(|process| process.ki_jid).collect())
 }
 
+/// Jails with so many processes that somebody should look: how many, those counted that are dead and not waited for.
+pub fn crowds() -> Result<Vec<(Jid, u64)>> {
+    const MANY: u64 = 16;
+    let mut counts: BTreeMap<Jid, u64> = BTreeMap::new();
+    for process in table()?.iter().filter(|process| process.ki_jid != 0) {
+        *counts.entry(process.ki_jid).or_default() += 1;
+    }
+    Ok(counts.into_iter().filter(|(_, count)| *count > MANY).collect())
+}
+
 fn all() -> Result<Vec<kinfo_proc>> {
+    Ok(table()?.into_iter().filter(|process| process.ki_stat != libc::SZOMB).collect())
+}
+
+fn table() -> Result<Vec<kinfo_proc>> {
     let mib = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PROC];
     let bytes = sysctl::read(&mib).context(|| "cannot list processes")?;
     // `ki_structsize` is the first field of every kinfo_proc.
@@ -50,8 +64,7 @@ fn all() -> Result<Vec<kinfo_proc>> {
     }
     let entries = bytes.chunks_exact(size_of::<kinfo_proc>());
     // SAFETY: the kernel wrote a kinfo_proc there, plain data, and the read needs no alignment.
-    let entries = entries.map(|chunk| unsafe { chunk.as_ptr().cast::<kinfo_proc>().read_unaligned() });
-    Ok(entries.filter(|process| process.ki_stat != libc::SZOMB).collect())
+    Ok(entries.map(|chunk| unsafe { chunk.as_ptr().cast::<kinfo_proc>().read_unaligned() }).collect())
 }
 
 fn listed(process: &kinfo_proc) -> Listed {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{sys, sysctl};
 use crate::fault::{Context, Fault, Kind, Result};
-use crate::sandbox::{Limits, Usage};
+use crate::sandbox::{Limits, Rates, Usage};
 
 /// What the administrator has to do for limits to work.
 pub const REMEDY: &str = "put kern.racct.enable=1 into /boot/loader.conf and restart the host";
@@ -46,8 +46,7 @@ impl Denial {
 ///   denies nothing. `swapuse` counts what is reserved, not what is swapped out, and a Go program that uses 7 MB
 ///   reserves 1.3 GB: its bound is generous and stops only what could never fit.
 /// - Where denying a fork can stop the host, a process beyond the limit dies as soon as it is forked, and one
-///   that starts a thread too many dies. Dead processes that nobody waits for still count as processes; only
-///   when they are four times as many as the limit are forks denied: without, they would be all of the host's.
+///   that starts a thread too many dies. No rule counts dead processes that nobody waits for: the sandbox does.
 /// - Open files are limited by setrlimit(2), which root in a jail may raise; who does is killed. To deny them is
 ///   no way: a child inherits what the daemon's table of files counted, and its forks would be denied.
 fn rules(name: &str, limits: &Limits, denial: Denial) -> Vec<String> {
@@ -68,13 +67,18 @@ fn rules(name: &str, limits: &Limits, denial: Denial) -> Vec<String> {
             rule("maxproc", "deny", count, "");
             rule("nthr", "deny", count, "");
         }
-        (Some(count), Denial::Fatal) => {
-            rule("maxproc", "deny", count.saturating_mul(4), "");
-            rule("nthr", "sigkill", count, "");
-        }
+        (Some(count), Denial::Fatal) => rule("nthr", "sigkill", count, ""),
     }
     if let Some(count) = limits.open_files {
         rule("openfiles", "sigkill", count, "/process");
+    }
+    let Rates { read_bytes, write_bytes, read_ops, write_ops } = limits.io;
+    for (resource, rate) in
+        [("readbps", read_bytes), ("writebps", write_bytes), ("readiops", read_ops), ("writeiops", write_ops)]
+    {
+        if let Some(amount) = rate {
+            rule(resource, "throttle", amount, "");
+        }
     }
     rules
 }
@@ -109,6 +113,18 @@ pub fn remove(name: &str) -> Result<()> {
 /// The rules that jail `name` has.
 pub fn present(name: &str) -> Result<Vec<String>> {
     matching(&format!("jail:{name}"))
+}
+
+/// Whether this kernel's rules deny forks, rather than kill what was forked.
+pub fn forks_are_denied() -> bool {
+    Denial::of_this_kernel() == Denial::Safe
+}
+
+/// How many processes and threads jail `name` may have, if that is limited.
+pub fn process_limit(name: &str) -> Result<Option<u64>> {
+    let rules = present(name)?;
+    let limit = rules.iter().find_map(|rule| rule.split_once(":nthr:")?.1.split_once('=')?.1.parse().ok());
+    Ok(limit)
 }
 
 /// Names of all jails that have a rule, whether they exist or not.
@@ -171,17 +187,31 @@ mod tests {
 
     #[test]
     fn limits_become_rules() {
-        let limits = Limits { memory: Some(64 << 20), cpu_millis: Some(250), pids: Some(40), open_files: Some(100) };
-        let common = |maxproc: &'static str, nthr: &'static str| {
-            ["memoryuse:sigkill=67108864", "swapuse:deny=4429185024", "pcpu:deny=25", maxproc, nthr]
-                .into_iter()
-                .chain(["openfiles:sigkill=100/process"])
+        let limits = Limits {
+            memory: Some(64 << 20),
+            cpu_millis: Some(250),
+            pids: Some(40),
+            open_files: Some(100),
+            ..Limits::default()
+        };
+        let common = |forks: &[&'static str]| {
+            ["memoryuse:sigkill=67108864", "swapuse:deny=4429185024", "pcpu:deny=25"]
+                .iter()
+                .chain(forks)
+                .chain(&["openfiles:sigkill=100/process"])
                 .map(|rule| format!("jail:fj_a_b_c:{rule}"))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(rules("fj_a_b_c", &limits, Denial::Safe), common("maxproc:deny=40", "nthr:deny=40"));
-        assert_eq!(rules("fj_a_b_c", &limits, Denial::Fatal), common("maxproc:deny=160", "nthr:sigkill=40"));
+        assert_eq!(rules("fj_a_b_c", &limits, Denial::Safe), common(&["maxproc:deny=40", "nthr:deny=40"]));
+        assert_eq!(rules("fj_a_b_c", &limits, Denial::Fatal), common(&["nthr:sigkill=40"]));
         assert!(rules("x", &Limits::default(), Denial::Safe).is_empty());
+    }
+
+    #[test]
+    fn rates_throttle() {
+        let io = Rates { read_bytes: Some(1 << 20), write_ops: Some(9), ..Rates::default() };
+        let rules = rules("x", &Limits { io, ..Limits::default() }, Denial::Safe);
+        assert_eq!(rules, ["jail:x:readbps:throttle=1048576", "jail:x:writeiops:throttle=9"]);
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
-use crate::sandbox::{Limits, Usage};
+use crate::sandbox::{Limits, Rates, Usage};
 
 use super::hierarchy::{self, Hierarchy, Version};
 
@@ -108,10 +109,12 @@ impl Cgroups {
     }
 
     /// Makes a replica's cgroup with its limits. On failure nothing of it remains.
-    pub(super) fn create(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
+    /// `below` is a directory on the disk that limits on input and output are about.
+    pub(super) fn create(&self, replica: &ReplicaName, limits: &Limits, below: &Path) -> Result<Group> {
         let made = self.check(replica, limits).and_then(|()| {
+            let disk = if limits.io == Rates::default() { String::new() } else { disk_of(below)? };
             let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-            self.make(replica, limits)
+            self.make(replica, limits, &disk)
         });
         made.map_err(|fault| {
             let undone = if fault.kind() == Kind::Busy { Ok(()) } else { self.remove_dirs(replica) };
@@ -120,8 +123,15 @@ impl Cgroups {
     }
 
     fn check(&self, replica: &ReplicaName, limits: &Limits) -> Result<()> {
-        for (controller, limit) in [("memory", limits.memory), ("cpu", limits.cpu_millis), ("pids", limits.pids)] {
-            if limit.is_some() && self.with_controller(replica, controller).is_none() {
+        let io = if self.is_unified() { "io" } else { "blkio" };
+        for (controller, limited) in [
+            ("memory", limits.memory.is_some()),
+            ("cpu", limits.cpu_millis.is_some()),
+            ("pids", limits.pids.is_some()),
+            ("cpuset", limits.cpus.is_some()),
+            (io, limits.io != Rates::default()),
+        ] {
+            if limited && self.with_controller(replica, controller).is_none() {
                 return Err(Fault::new(
                     Kind::Unsupported,
                     format!(
@@ -134,10 +144,13 @@ impl Cgroups {
         Ok(())
     }
 
-    fn make(&self, replica: &ReplicaName, limits: &Limits) -> Result<Group> {
-        for (hierarchy, dir) in self.dirs(replica) {
+    fn make(&self, replica: &ReplicaName, limits: &Limits, disk: &str) -> Result<Group> {
+        for (hierarchy, dir) in self.dirs(replica).filter(|(hierarchy, _)| hierarchy.concerns(limits)) {
             self.make_dir(hierarchy, &dir)?;
-            for setting in hierarchy.settings(limits) {
+            if hierarchy.version == Version::One && hierarchy.controllers.contains("cpuset") {
+                inherit_places(&dir)?;
+            }
+            for setting in hierarchy.settings(limits, disk) {
                 let file = dir.join(setting.file);
                 if setting.optional && !file.exists() {
                     continue;
@@ -152,7 +165,8 @@ impl Cgroups {
     /// A replica's cgroup as it is, for one more process.
     pub(super) fn group(&self, replica: &ReplicaName) -> Result<Group> {
         let mut group = Group { directory: None, tasks: Vec::new() };
-        for (hierarchy, dir) in self.dirs(replica) {
+        let concerned = |(hierarchy, dir): &(&Hierarchy, PathBuf)| hierarchy.is_usual() || dir.exists();
+        for (hierarchy, dir) in self.dirs(replica).filter(concerned) {
             match hierarchy.version {
                 Version::Two => group.directory = Some(open(&dir)?),
                 Version::One => group.tasks.push(open_for_writing(&dir.join("tasks"))?),
@@ -177,10 +191,13 @@ impl Cgroups {
         fs::create_dir_all(&realm).context(|| {
             format!("cannot make cgroup {}; faas-jails must be root with a writable cgroup tree", realm.display())
         })?;
+        let base = hierarchy.mount.join(BASE);
         if hierarchy.version == Version::Two {
-            for dir in [&hierarchy.mount, &hierarchy.mount.join(BASE), &realm] {
+            for dir in [&hierarchy.mount, &base, &realm] {
                 enable(dir, &hierarchy.controllers)?;
             }
+        } else if hierarchy.controllers.contains("cpuset") {
+            [&base, &realm].into_iter().try_for_each(|dir| inherit_places(dir))?;
         }
         Ok(())
     }
@@ -333,6 +350,41 @@ fn enable(dir: &Path, controllers: &BTreeSet<String>) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// A new cpuset (version 1) takes no process before it has processors and memory: those of its parent.
+fn inherit_places(dir: &Path) -> Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let own = dir.join(name);
+        let read = |file: &Path| fs::read_to_string(file).context(|| format!("cannot read {}", file.display()));
+        if read(&own)?.trim().is_empty() {
+            let above = read(&dir.parent().unwrap_or(dir).join(name))?;
+            fs::write(&own, above.trim()).context(|| format!("cannot write to {}", own.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The whole disk that a directory is on, as `major:minor`.
+fn disk_of(dir: &Path) -> Result<String> {
+    let device = fs::metadata(dir).context(|| format!("cannot look at {}", dir.display()))?.dev();
+    let name = format!("{}:{}", libc::major(device), libc::minor(device));
+    let block = PathBuf::from("/sys/dev/block").join(&name);
+    if !block.exists() {
+        return Err(Fault::new(
+            Kind::Unsupported,
+            format!(
+                "{} is not on a disk of its own ({name}), so input and output cannot be limited there",
+                dir.display()
+            ),
+        ));
+    }
+    if !block.join("partition").exists() {
+        return Ok(name);
+    }
+    // A partition's directory is in its disk's.
+    let whole = block.canonicalize().ok().and_then(|path| fs::read_to_string(path.parent()?.join("dev")).ok());
+    whole.map(|text| text.trim().to_owned()).ok_or_else(|| Fault::not_found(format!("the disk of partition {name}")))
 }
 
 fn open(dir: &Path) -> Result<OwnedFd> {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::sandbox::Limits;
+use crate::sandbox::{Limits, Rates};
 
 /// Controllers that this program uses. cpuacct counts only; it and the freezer are of version 1, where version 2 needs
 /// no controller.
-const WANTED: &[&str] = &["cpu", "cpuacct", "freezer", "memory", "pids"];
+const WANTED: &[&str] = &["cpu", "cpuacct", "freezer", "memory", "pids", "cpuset", "io", "blkio"];
+/// Those that a replica is in only when it has a limit of theirs.
+const SELDOM: &[&str] = &["cpuset", "io", "blkio"];
 /// In which a processor limit is counted, microseconds: the kernel's default (sched-bwc.rst).
 const PERIOD: u64 = 100_000;
 /// The least quota that the kernel takes, microseconds.
@@ -39,8 +41,20 @@ pub(super) struct Setting {
 }
 
 impl Hierarchy {
-    /// What the limits are in this hierarchy, in the order of writing.
-    pub fn settings(&self, limits: &Limits) -> Vec<Setting> {
+    /// Whether every replica is in it.
+    pub fn is_usual(&self) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|controller| !SELDOM.contains(&controller.as_str()))
+    }
+
+    /// Whether a replica with these limits is in this hierarchy.
+    pub fn concerns(&self, limits: &Limits) -> bool {
+        let needed = [("cpuset", limits.cpus.is_some()), ("blkio", limits.io != Rates::default())];
+        self.is_usual() || needed.iter().any(|(controller, needed)| *needed && self.controllers.contains(*controller))
+    }
+
+    /// What the limits are in this hierarchy, in the order of writing. `disk` is the one that limits on input and
+    /// output are about, as `major:minor`.
+    pub fn settings(&self, limits: &Limits, disk: &str) -> Vec<Setting> {
         let mut settings = Vec::new();
         let mut add = |file, value: String, optional| settings.push(Setting { file, value, optional });
         let has = |controller: &str| self.controllers.contains(controller);
@@ -71,6 +85,23 @@ impl Hierarchy {
         }
         if let Some(pids) = limits.pids.filter(|_| has("pids")) {
             add("pids.max", pids.to_string(), false);
+        }
+        if let Some(cpus) = limits.cpus.as_ref().filter(|_| has("cpuset")) {
+            add("cpuset.cpus", cpus.to_string(), false);
+        }
+        let Rates { read_bytes, write_bytes, read_ops, write_ops } = limits.io;
+        for (rate, one, two) in [
+            (read_bytes, "blkio.throttle.read_bps_device", "rbps"),
+            (write_bytes, "blkio.throttle.write_bps_device", "wbps"),
+            (read_ops, "blkio.throttle.read_iops_device", "riops"),
+            (write_ops, "blkio.throttle.write_iops_device", "wiops"),
+        ] {
+            let Some(rate) = rate else { continue };
+            match self.version {
+                Version::One if has("blkio") => add(one, format!("{disk} {rate}"), false),
+                Version::Two if has("io") => add("io.max", format!("{disk} {two}={rate}"), false),
+                _ => {}
+            }
         }
         settings
     }
@@ -127,7 +158,7 @@ mod tests {
         let chosen = choose(HYBRID);
         assert_eq!(
             chosen.iter().map(names).collect::<Vec<_>>(),
-            [vec!["cpu", "cpuacct"], vec!["memory"], vec!["pids"]]
+            [vec!["cpu", "cpuacct"], vec!["cpuset"], vec!["memory"], vec!["pids"]]
         );
         assert!(chosen.iter().all(|h| h.version == Version::One && h.mount.starts_with("/sys/fs/cgroup")));
     }
@@ -140,7 +171,10 @@ mod tests {
             format!("25 30 0:26 / {} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n", mount.path().display());
         let chosen = choose(&line);
         assert_eq!(chosen.len(), 1);
-        assert_eq!((chosen[0].version, names(&chosen[0])), (Version::Two, vec!["cpu", "memory", "pids"]));
+        assert_eq!(
+            (chosen[0].version, names(&chosen[0])),
+            (Version::Two, vec!["cpu", "cpuset", "io", "memory", "pids"])
+        );
     }
 
     #[test]
@@ -151,15 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_in_the_seldom_hierarchies_only_when_it_has_their_limits() {
+        let chosen = choose(HYBRID);
+        let concerned = |limits: &Limits| chosen.iter().filter(|h| h.concerns(limits)).count();
+        assert_eq!(concerned(&Limits::default()), chosen.len() - 1);
+        assert_eq!(concerned(&Limits { cpus: Some("0".parse().unwrap()), ..Limits::default() }), chosen.len());
+    }
+
+    #[test]
     fn limits_in_both_languages() {
-        let limits = Limits { memory: Some(64 << 20), cpu_millis: Some(250), pids: Some(9), open_files: Some(1) };
+        let limits = Limits {
+            memory: Some(64 << 20),
+            cpu_millis: Some(250),
+            pids: Some(9),
+            open_files: Some(1),
+            io: Rates { read_bytes: Some(1 << 20), write_ops: Some(7), ..Rates::default() },
+            cpus: Some("0-2,4".parse().unwrap()),
+        };
         let hierarchy = |version| Hierarchy {
             version,
             mount: "/".into(),
             controllers: WANTED.iter().map(|&c| c.to_owned()).collect(),
         };
         let written = |version| {
-            let settings = hierarchy(version).settings(&limits);
+            let settings = hierarchy(version).settings(&limits, "8:0");
             settings.iter().map(|s| format!("{}={}", s.file, s.value)).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -169,15 +218,27 @@ mod tests {
                 "memory.memsw.limit_in_bytes=67108864",
                 "cpu.cfs_period_us=100000",
                 "cpu.cfs_quota_us=25000",
-                "pids.max=9"
+                "pids.max=9",
+                "cpuset.cpus=0-2,4",
+                "blkio.throttle.read_bps_device=8:0 1048576",
+                "blkio.throttle.write_iops_device=8:0 7",
             ]
         );
         assert_eq!(
             written(Version::Two),
-            ["memory.max=67108864", "memory.swap.max=0", "memory.oom.group=1", "cpu.max=25000 100000", "pids.max=9"]
+            [
+                "memory.max=67108864",
+                "memory.swap.max=0",
+                "memory.oom.group=1",
+                "cpu.max=25000 100000",
+                "pids.max=9",
+                "cpuset.cpus=0-2,4",
+                "io.max=8:0 rbps=1048576",
+                "io.max=8:0 wiops=7",
+            ]
         );
         let tiny = Limits { cpu_millis: Some(1), ..Limits::default() };
-        assert_eq!(hierarchy(Version::Two).settings(&tiny)[0].value, "1000 100000");
-        assert!(hierarchy(Version::One).settings(&Limits::default()).is_empty());
+        assert_eq!(hierarchy(Version::Two).settings(&tiny, "8:0")[0].value, "1000 100000");
+        assert!(hierarchy(Version::One).settings(&Limits::default(), "8:0").is_empty());
     }
 }

@@ -37,9 +37,8 @@ pub fn probe() -> Vec<(String, String)> {
 pub fn check(storage: &Path) -> Result<()> {
     let lacks = |sentence: String| Err(Fault::new(Kind::Unsupported, sentence));
     if !rustix::process::geteuid().is_root() {
-        return lacks(
-            "faas-jails makes namespaces and mounts, which needs root; start it with sudo or as a service".into(),
-        );
+        let message = "faas-jails makes namespaces and mounts, which needs root; start it with sudo or as a service";
+        return Err(Fault::new(Kind::Denied, message));
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if version(&release).is_some_and(|version| version < OLDEST_KERNEL) {

@@ -124,7 +124,9 @@ impl ZfsStorage {
     /// Destroys a layer that nothing depends on. It is not lent meanwhile.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         let mut layers = self.layers();
-        if let Some(replica) = layers.lent.iter().find_map(|(replica, layer)| (layer == name).then_some(replica)) {
+        if let Some(replica) =
+            self.lent(&mut layers)?.iter().find_map(|(replica, layer)| (layer == name).then_some(replica))
+        {
             return Err(Fault::new(Kind::Busy, format!("layer {name} is the read-only root of replica {replica}")));
         }
         if !layers.going.insert(name.to_owned()) {

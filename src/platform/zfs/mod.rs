@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `names` | the layout, and how names are read back |
 //! | `mounting` | who mounts what where, in two styles |
-//! | `layers`, `roots`, `survey` | the capability itself |
+//! | `layers`, `roots`, `lent`, `survey` | the capability itself |
 //! | `engine` | what changes datasets: `core` (libzfs_core, found at run time) or `command` (zfs(8)) |
 //! | [`stream`] | images as files: `zfs send` streams, signed |
 //! | `fuse` | what zfs-fuse needs |
@@ -34,6 +34,7 @@ mod core;
 mod engine;
 mod fuse;
 mod layers;
+mod lent;
 mod mounting;
 mod names;
 mod nvlist;
@@ -75,7 +76,7 @@ pub struct ZfsStorage {
 #[derive(Debug, Default)]
 struct Layers {
     /// Those that replicas have as their read-only root.
-    lent: HashMap<ReplicaName, String>,
+    lent: lent::Lent,
     /// Those that are being removed, and cannot be lent any more.
     going: HashSet<String>,
     /// Bytes that those which were cloned with a quota refer to. A layer never changes.

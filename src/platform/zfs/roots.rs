@@ -58,29 +58,30 @@ impl ZfsStorage {
         if known.going.contains(layer) || !self.has_layer(layer)? {
             return Err(self.layer_missing(layer));
         }
-        let root = match &self.mounting {
-            Mounting::Legacy { .. } => Root::Zfs(self.parent.layer_snapshot(layer)),
-            Mounting::Path(_) => {
-                mounting::mount(&self.parent, &self.parent.child(Container::Layers, layer), &["-o", "ro"])?;
-                Root::Directory(self.mounting.directory(Container::Layers, layer))
-            }
-        };
-        known.lent.insert(replica.clone(), layer.to_owned());
-        Ok(root)
+        self.note_loan(&mut known, replica, layer)?;
+        if let Mounting::Legacy { .. } = &self.mounting {
+            return Ok(Root::Zfs(self.parent.layer_snapshot(layer)));
+        }
+        match mounting::mount(&self.parent, &self.parent.child(Container::Layers, layer), &["-o", "ro"]) {
+            Ok(()) => Ok(Root::Directory(self.mounting.directory(Container::Layers, layer))),
+            Err(fault) => Err(fault.and_cleanup(self.forget_loan(&mut known, replica))),
+        }
     }
 
     /// Destroys a replica's clone, or takes back the layer that was lent to it.
     pub(super) fn drop_root(&self, replica: &ReplicaName) -> Result<()> {
         let mut known = self.layers();
-        if let Some(layer) = known.lent.remove(replica) {
-            if known.lent.values().any(|other| *other == layer) {
-                return Ok(());
+        let lent = self.lent(&mut known)?;
+        if let Some(layer) = lent.remove(replica) {
+            if !lent.values().any(|other| *other == layer) {
+                match self.mounting.unmount(&self.parent, Container::Layers, &layer) {
+                    // Somebody looks into it who is no replica.
+                    Err(fault) if fault.kind() == Kind::Busy => {}
+                    outcome => outcome?,
+                }
             }
-            return match self.mounting.unmount(&self.parent, Container::Layers, &layer) {
-                // A replica that an earlier run of this daemon started has it still.
-                Err(fault) if fault.kind() == Kind::Busy => Ok(()),
-                outcome => outcome,
-            };
+            // Last, so that a crash before it is made good by the next attempt.
+            return self.forget_loan(&mut known, replica);
         }
         drop(known);
         let name = replica.to_string();

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -77,4 +78,41 @@ func call(number, a, b, c uintptr) error {
 		return errno
 	}
 	return nil
+}
+
+// mountTable is what is mounted, a line each: what, where, file system, options.
+func mountTable() string {
+	count, err := syscall.Getfsstat(nil, 2) // MNT_NOWAIT
+	if err != nil {
+		return err.Error()
+	}
+	table := make([]syscall.Statfs_t, count)
+	if count, err = syscall.Getfsstat(table, 2); err != nil {
+		return err.Error()
+	}
+	var all strings.Builder
+	for _, mounted := range table[:count] {
+		options := "rw"
+		if mounted.Flags&1 != 0 { // MNT_RDONLY
+			options = "ro"
+		}
+		if mounted.Flags&8 != 0 { // MNT_NOSUID
+			options += ",nosuid"
+		}
+		fmt.Fprintf(&all, "%s %s %s %s\n", text(mounted.Mntfromname[:]), text(mounted.Mntonname[:]),
+			text(mounted.Fstypename[:]), options)
+	}
+	return all.String()
+}
+
+// text reads a C string.
+func text(chars []int8) string {
+	var bytes []byte
+	for _, char := range chars {
+		if char == 0 {
+			break
+		}
+		bytes = append(bytes, byte(char))
+	}
+	return string(bytes)
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -38,7 +37,7 @@ func whoami() map[string]any {
 	directory, _ := os.Getwd()
 	return map[string]any{
 		"hostname": name, "uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "pid": os.Getpid(),
-		"ppid": os.Getppid(), "cwd": directory, "args": os.Args, "started": started.UnixNano(), "addresses": ownAddresses(),
+		"ppid": os.Getppid(), "cwd": directory, "args": os.Args, "cpus": runtime.NumCPU(), "started": started.UnixNano(), "addresses": ownAddresses(),
 	}
 }
 
@@ -96,13 +95,7 @@ func (zeroes) Read(p []byte) (int, error) { return len(p), nil }
 
 // mounts shows what the kernel tells this process of mounts.
 func mounts(w http.ResponseWriter, _ *http.Request) {
-	if runtime.GOOS == "linux" {
-		content, _ := os.ReadFile("/proc/self/mounts")
-		w.Write(content)
-		return
-	}
-	out, _ := exec.Command("/sbin/mount", "-p").CombinedOutput()
-	w.Write(out)
+	io.WriteString(w, mountTable())
 }
 
 // capabilities shows the lines of /proc/self/status that say what this process may do.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::sys::{c_text, check};
 use crate::fault::{Context, Fault, Kind, Result};
+use crate::sandbox::Cpus;
 
 mod params;
 pub mod policy;
@@ -148,6 +149,20 @@ fn get(mut key: Params, by: &str, view: View) -> Result<Option<Jail>> {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e).context(|| format!("cannot look up {what}")),
     }
+}
+
+/// Lets the jail's processes run on these processors only (cpuset_setaffinity(2)); root in it cannot widen that.
+pub fn pin(jid: Jid, cpus: &Cpus) -> Result<()> {
+    // SAFETY: a set of processors is plain bits, of which none is set at first.
+    let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus.iter() {
+        // SAFETY: the number is below CPU_SETSIZE, as Cpus promises.
+        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    }
+    let (level, which) = (libc::CPU_LEVEL_WHICH, libc::CPU_WHICH_JAIL);
+    // SAFETY: `set` has the size given and outlives the call.
+    let done = unsafe { libc::cpuset_setaffinity(level, which, jid.into(), size_of_val(&set), &set) };
+    check(done).map(drop).context(|| format!("cannot let jail {jid} run on processors {cpus}"))
 }
 
 /// Kills every process of the jail and marks it for removal; returns at once. Already gone is success.

@@ -19,16 +19,20 @@ use super::monitor::Monitor;
 use super::network::control::Control;
 use super::network::inside;
 use super::spawn::Program;
-use super::{devfs, freezer, mount, process, rctl};
+use super::{devfs, freezer, mount, process, rctl, sysctl};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::function::{Realm, ReplicaName};
 use crate::network::Attachment;
-use crate::sandbox::{self, Exit, Found, Plan, Sandbox, Signal, Usage};
+use crate::sandbox::{self, Exit, Found, Personality, Plan, Sandbox, Signal, Usage};
 
+mod crowd;
 mod lent;
 mod root;
 
 pub use root::TARGETS;
+
+const NO_LINUX: &str = "its image holds Linux programs, and this kernel does not run them; \
+                        run: sysrc linux_enable=YES && service linux start";
 
 /// How long a removal waits for a jail's processes to be gone; they have had SIGKILL.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
@@ -59,15 +63,25 @@ pub struct JailSandbox {
     known: Known,
     monitor: Monitor,
     lent: lent::Lent,
+    _crowd: Option<crowd::Crowd>,
 }
 
 impl JailSandbox {
     /// Asks the kernel what it knows, makes the devfs ruleset and starts the thread that waits for exits.
     pub fn open(settings: Settings) -> Result<Self> {
         devfs::setup()?;
+        if !rctl::enabled() {
+            let effect = match settings.uncounted {
+                Uncounted::Refuse => "functions with limits are refused",
+                Uncounted::Warn => "functions run without their limits",
+            };
+            tracing::warn!("this host does not count resources, so {effect}; {}", rctl::REMEDY);
+        }
         let lent = lent::Lent::new(&settings.run_root);
         lent.sweep()?;
-        Ok(Self { settings, known: Known::ask()?, monitor: Monitor::start(Box::new(reason_of_kill))?, lent })
+        let crowd = crowd::Crowd::watch(settings.realm.clone())?;
+        let monitor = Monitor::start(Box::new(reason_of_kill))?;
+        Ok(Self { settings, known: Known::ask()?, monitor, lent, _crowd: crowd })
     }
 
     fn run_dir(&self, name: &str) -> PathBuf {
@@ -81,6 +95,10 @@ impl JailSandbox {
         if plan.run_dir != expected {
             let message = format!("{name} must run in {}, not in {}", expected.display(), plan.run_dir.display());
             return Err(Fault::invalid(message));
+        }
+        // Asked anew each time: the module may have been loaded since.
+        if plan.personality == Personality::Linux && !sysctl::exists("security.jail.param.linux") {
+            return Err(Fault::new(Kind::Unsupported, NO_LINUX));
         }
         if jail::find(&name)?.is_some() {
             return Err(Fault::new(Kind::Busy, format!("jail {name} is running already; remove it first")));

@@ -63,7 +63,7 @@ impl NamespaceSandbox {
     }
 
     fn spawn(&self, plan: &Plan) -> Result<()> {
-        let group = self.cgroups.create(&plan.replica, &plan.limits)?;
+        let group = self.cgroups.create(&plan.replica, &plan.limits, &plan.run_dir)?;
         let shown = prepare(plan).and_then(|()| detach(plan));
         let spawned = shown.and_then(|(secrets, mounts)| {
             let tools = Tools {

@@ -1,6 +1,6 @@
 # make test   every test; the acceptance tests need root       make demo   the whole way, on this machine (root)
 # make lint   format, lints, licences                          make help   the rest
-.PHONY: help build setup stock test demo lint fuzz freebsd-check bench bench-freebsd clean
+.PHONY: help build setup stock checkers test demo lint fuzz freebsd-check bench bench-freebsd clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ setup: ## install what tests and demo need (Debian 12 or FreeBSD, as root)
 stock: ## look for the stock OpenFaaS programs that some tests run
 	@tools/stock.sh
 
+checkers: ## look for what tests check descriptions with: schemathesis, the schema of cloud-init
+	@tools/checkers.sh
+
 test: WITH = observe
-test: setup stock ## run every test; the last line counts them
+test: setup stock checkers ## run every test; the last line counts them
 	@tools/test.sh
 
 demo: setup ## build, start, deploy, call; Ctrl-C ends it, ONCE=1 does so at once
@@ -27,6 +30,7 @@ lint: ## formatting, clippy, Go vet, licences
 	cargo clippy --all-targets --quiet -- -D warnings
 	test -z "$$(gofmt -l functions templates tests/functions)"
 	for dir in functions/* templates/*; do (cd $$dir && go vet ./...) || exit 1; done
+	cd tests/functions/called && go vet ./...
 	cd tests/functions/probe && go vet ./... && GOOS=freebsd go vet ./...
 	for script in tools/*.sh .ci/run; do bash -n $$script || exit 1; done
 	tools/licenses.sh

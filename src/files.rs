@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 use crate::fault::{Context, Fault, Result};
 
@@ -21,13 +22,19 @@ enum Sync {
     Never,
 }
 
+/// The longest name to which five letters can be added (NAME_MAX of limits.h is 255).
+const LONGEST: usize = 250;
+
 fn write_beside(path: &Path, bytes: &[u8], sync: Sync) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let parent = path.parent().ok_or_else(|| Fault::invalid("a path without a parent")).context(what)?;
     fs::create_dir_all(parent).context(what)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // A leading dot cannot begin any name that is kept here, so a left-over is never read as one.
-    let beside = parent.join(format!(".{name}.new"));
+    let beside = parent.join(match name.len() {
+        0..=LONGEST => format!(".{name}.new"),
+        _ => format!(".{}.new", hex::encode(Sha256::digest(name.as_bytes()))),
+    });
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
@@ -95,5 +102,24 @@ fn gone(result: io::Result<()>, path: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_length_that_the_file_system_takes_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        for length in [1, 250, 251, 255] {
+            let path = dir.path().join("n".repeat(length));
+            for text in ["first", "second"] {
+                replace(&path, text.as_bytes()).unwrap_or_else(|fault| panic!("{length}: {fault}"));
+            }
+            assert_eq!(fs::read(&path).unwrap(), b"second");
+        }
+        assert_eq!(names(dir.path()).unwrap().len(), 4);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "nothing is left beside them");
     }
 }

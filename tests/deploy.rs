@@ -1,4 +1,4 @@
-//! What lies under deploy/ is what its readers accept: a shell, systemd, pf, newsyslog.
+//! What lies under deploy/ is what its readers accept: a shell, systemd, pf, newsyslog, logrotate, cloud-init.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,144 @@ fn the_port_installs_files_that_are_here() {
         assert!(shipped(source).exists(), "{source}");
     }
     assert!(makefile.contains(&format!("DISTVERSION=\t{}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+/// Holds a cloud-init file against cloud-init's own schema and gives its content, or `None` where the tools are missing.
+fn cloud_config(test: &str, name: &str) -> Option<serde_json::Value> {
+    let checkers = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/checkers");
+    let (python, schema) = (checkers.join("bin/python"), checkers.join("schema-cloud-config-v1.json"));
+    if !python.exists() || !schema.exists() {
+        eprintln!("SKIPPED: {test}: needs tools/checkers.sh");
+        return None;
+    }
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/cloud_config.py");
+    let out = Command::new(python).arg(script).arg(schema).arg(shipped(name)).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Some(serde_json::from_slice(&out.stdout).unwrap())
+}
+
+/// The content of a file that a cloud-init file writes.
+fn written<'c>(config: &'c serde_json::Value, path: &str) -> &'c str {
+    let files = config["write_files"].as_array().unwrap();
+    let file = files.iter().find(|file| file["path"] == path).unwrap_or_else(|| panic!("{path} is not written"));
+    file["content"].as_str().unwrap()
+}
+
+/// What both first-boot files must be: settings that the program takes, a script that a shell takes, run with two words.
+fn check_first_boot(config: &serde_json::Value, settings: &str) {
+    let read = faas_jails::config::Config::read(&written(config, settings).replace("EGRESS", "vtnet0"), |_| None);
+    let read = read.unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(read.basic_auth && read.listen.ip().is_loopback() && read.gateway.listen.ip().is_loopback());
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script");
+    std::fs::write(&script, written(config, "/usr/local/sbin/faas-jails-first-boot")).unwrap();
+    accepted(Command::new("sh").arg("-n").arg(&script).output().unwrap());
+    let command = config["runcmd"][0].as_array().unwrap();
+    assert_eq!(command[0], "/usr/local/sbin/faas-jails-first-boot");
+    assert!(command[1].as_str().unwrap().starts_with("https://") && command[2].as_str().unwrap().len() == 64);
+    // Nothing is run that was not what it should be: with another sum it ends before anything is in place.
+    assert!(written(config, "/usr/local/sbin/faas-jails-first-boot").starts_with("#!/bin/sh\n"));
+}
+
+#[test]
+fn the_cloud_init_file_for_debian_is_one_and_writes_what_is_shipped() {
+    let test = "the_cloud_init_file_for_debian_is_one_and_writes_what_is_shipped";
+    let Some(config) = cloud_config(test, "cloud-init/debian.yaml") else { return };
+    check_first_boot(&config, "/etc/faas-jails/config.toml");
+    assert_eq!(written(&config, "/etc/systemd/system/faas-jails.service"), text("systemd/faas-jails.service"));
+}
+
+#[test]
+fn the_cloud_init_file_for_freebsd_is_one_and_writes_what_is_shipped() {
+    let test = "the_cloud_init_file_for_freebsd_is_one_and_writes_what_is_shipped";
+    let Some(config) = cloud_config(test, "cloud-init/freebsd.yaml") else { return };
+    check_first_boot(&config, "/usr/local/etc/faas-jails.toml");
+    let log = written(&config, "/usr/local/etc/newsyslog.conf.d/faas-jails.conf");
+    assert_eq!(log.trim_end(), text("freebsd/newsyslog.conf").trim_end());
+    let rules = |text: &str| -> Vec<String> {
+        let kept = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        kept.map(|line| line.replace("EGRESS", "vtnet0")).collect()
+    };
+    assert_eq!(rules(written(&config, "/etc/pf.conf")), rules(&text("freebsd/pf.conf.example")));
+}
+
+/// The Debian file's script, run with stand-ins for what would change this host, and with a program that has another
+/// sum than it should.
+#[test]
+fn the_first_boot_script_installs_what_it_was_told_and_nothing_else() {
+    let test = "the_first_boot_script_installs_what_it_was_told_and_nothing_else";
+    let Some(config) = cloud_config(test, "cloud-init/debian.yaml") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (root, bin) = (dir.path().join("root"), dir.path().join("bin"));
+    for made in [&root.join("usr/local/bin"), &root.join("usr/local/share"), &root.join("usr/share"), &bin] {
+        std::fs::create_dir_all(made).unwrap();
+    }
+    let stand_in = |name: &str, script: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = bin.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let log = dir.path().join("log").display().to_string();
+    stand_in("curl", "for last; do :; done; while [ \"$1\" != -o ]; do shift; done; echo program > \"$2\"");
+    stand_in("systemctl", &format!("echo systemctl \"$@\" >> {log}"));
+    stand_in("faas-jails", &format!("echo faas-jails \"$@\" >> {log}"));
+    let script = written(&config, "/usr/local/sbin/faas-jails-first-boot");
+    let script = script.replace("/usr/local/", &format!("{}/usr/local/", root.display()));
+    let script = script.replace("/usr/share/", &format!("{}/usr/share/", root.display()));
+    let run = |sum: &str| {
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "first-boot", "https://example.org/x", sum]).env("PATH", path);
+        command.output().unwrap().status.success()
+    };
+    let installed = root.join("usr/local/bin/faas-jails");
+    assert!(!run(&"0".repeat(64)) && !installed.exists(), "a program with another sum was installed");
+    assert!(!dir.path().join("log").exists());
+    // sha256 of "program\n".
+    let sum = Command::new("sh").args(["-c", "echo program | sha256sum | cut -d' ' -f1"]).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    for _ in 0..2 {
+        assert!(run(sum.trim()), "it can be repeated");
+    }
+    assert_eq!(std::fs::read_to_string(&installed).unwrap(), "program\n");
+    let done = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let done: Vec<&str> = done.lines().take(5).collect();
+    assert_eq!(done[0], "faas-jails --config /etc/faas-jails/config.toml init");
+    assert_eq!(done[3..], ["systemctl daemon-reload", "systemctl enable --now faas-jails"], "{done:?}");
+}
+
+/// A daemon appends to the file it has open; after the rotation it goes on at the beginning of the same file.
+#[test]
+fn logrotate_takes_its_file_and_the_daemon_loses_no_line() {
+    let test = "logrotate_takes_its_file_and_the_daemon_loses_no_line";
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("faas-jails.log");
+    let config = dir.path().join("config");
+    let shipped = text("logrotate/faas-jails");
+    assert!(shipped.contains("/var/log/faas-jails.log {"));
+    std::fs::write(&config, shipped.replace("/var/log/faas-jails.log", &log.display().to_string())).unwrap();
+    let mut open = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut open, b"before\n").unwrap();
+    let rotate = |mode: &str| {
+        let state = dir.path().join("state");
+        Command::new("logrotate").arg(mode).arg("--state").arg(state).arg(&config).env("PATH", PATH).output()
+    };
+    const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+    match rotate("--debug") {
+        Err(_) => {
+            eprintln!("SKIPPED: {test}: needs logrotate, see tools/setup.sh observe");
+            return;
+        }
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && !said.contains("error:"), "{said}");
+        }
+    }
+    accepted(rotate("--force").unwrap());
+    std::io::Write::write_all(&mut open, b"after\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "after\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("faas-jails.log.1")).unwrap(), "before\n");
 }
 
 /// pkg-plist(5) is what the Makefile stages, no more and no less.

@@ -3,7 +3,7 @@
 #
 #   tools/setup.sh [bench] [observe]
 #     bench     also nginx, haproxy, wrk, umoci and skopeo, which the benchmarks compare with or use
-#     observe   also what tests check the files under deploy/ with: Prometheus, logrotate
+#     observe   also what tests check the files under deploy/ with: Prometheus, logrotate, Python
 #
 # Installs only what is missing, and runs apt-get update only if something is. No service that this
 # installs is started, now or at boot: tests and demo start their own, on loopback.
@@ -53,7 +53,7 @@ want chromedriver chromium-driver
 # A busybox linked to nothing runs in any root file system; ldd succeeds on the other kind.
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then packages+=(busybox-static); fi
 [ -z "$bench" ] || { want nginx nginx-light; want haproxy haproxy; want wrk wrk; want umoci umoci; want skopeo skopeo; }
-[ -z "$observe" ] || { want prometheus prometheus; want logrotate logrotate; }
+[ -z "$observe" ] || { want prometheus prometheus; want logrotate logrotate; python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv); }
 
 # Rust: Debian 12's own rustc is too old, the browsers' (rustc-web) is not. It conflicts with rustup,
 # so a machine that has rustup keeps it, and is told how to bring it up to date.

@@ -19,6 +19,7 @@ mod elastic;
 mod idle;
 mod images;
 mod invoke;
+mod island;
 mod load;
 mod process;
 mod report;
@@ -28,13 +29,14 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 7] = [
+const ALL: [(&str, fn()); 8] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
     ("build", build::run),
+    ("island", island::run),
     ("elastic", elastic::run),
 ];
 

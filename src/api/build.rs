@@ -50,7 +50,11 @@ pub async fn public_key(shared: Data<Shared>) -> Result<HttpResponse, ApiError> 
 pub async fn build(shared: Data<Shared>, request: HttpRequest, body: Payload) -> Result<HttpResponse, ApiError> {
     let builder = Arc::clone(&shared.builder);
     let secret = builder.payload_secret()?;
-    let body = whole(body, builder.settings().source).await?;
+    let within = shared.provider.config.read_timeout;
+    let body = tokio::time::timeout(within, whole(body, builder.settings().source)).await.map_err(|_| {
+        let text = format!("the body did not arrive within {}s", within.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
+    })??;
     let signature = request.headers().get("x-build-signature").and_then(|value| value.to_str().ok());
     parcel::check_signature(&secret, signature, &body)
         .map_err(|fault| ApiError::new(StatusCode::UNAUTHORIZED, fault.to_string()))?;
@@ -78,7 +82,7 @@ pub async fn build(shared: Data<Shared>, request: HttpRequest, body: Payload) ->
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, LINES)).streaming(lines))
 }
 
-/// The body, if it is not larger than `most`. How long it may take is the route's matter.
+/// The body, if it is not larger than `most`.
 async fn whole(mut body: Payload, most: u64) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
     while let Some(part) = body.next().await {

@@ -23,6 +23,14 @@ use super::{Shared, error};
 use crate::fault::Fault;
 use crate::provider::{Function, Lease, Unserved};
 
+/// What a call may be; others are answered 405.
+pub const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"];
+
+/// 405, with the methods that are right (RFC 9110, 15.5.6).
+pub fn wrong_method(right: &[&str]) -> HttpResponse {
+    HttpResponse::MethodNotAllowed().insert_header(("Allow", right.join(", "))).finish()
+}
+
 /// Marks an answer that is the provider's and not the function's.
 const INTERNAL: (&str, &str) = ("X-OpenFaaS-Internal", "proxy");
 
@@ -46,8 +54,8 @@ pub async fn invoke(shared: Data<Shared>, request: HttpRequest, payload: web::Pa
 
 /// Finds out what a request below `prefix` calls, or how it is refused.
 pub fn resolve(shared: &Shared, request: &HttpRequest, prefix: &str) -> Result<Target, Box<HttpResponse>> {
-    if !matches!(request.method().as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "HEAD") {
-        return Err(HttpResponse::MethodNotAllowed().finish().into());
+    if !METHODS.contains(&request.method().as_str()) {
+        return Err(wrong_method(&METHODS).into());
     }
     if let Some(clean) = cleaned(request.uri()) {
         return Err(HttpResponse::MovedPermanently().insert_header(("Location", clean)).finish().into());

@@ -17,12 +17,13 @@ mod build;
 mod elastic;
 pub(crate) mod error;
 mod functions;
-mod gojson;
+pub(crate) mod gojson;
 pub(crate) mod headers;
 pub(crate) mod info;
 pub(crate) mod invoke;
 mod logs;
 mod namespaces;
+mod openapi;
 mod patience;
 mod peer;
 mod prometheus;
@@ -67,6 +68,7 @@ const BODY_MAX: usize = 8 << 20;
 /// gracefully: requests under way have `drain` to end.
 pub fn serve(listener: TcpListener, shared: Shared, drain: Duration) -> Result<Server> {
     start(listener, None, shared, drain, |app| {
+        app.app_data(web::Data::new(openapi::Served::Provider));
         routes::provider(app);
     })
 }
@@ -81,6 +83,7 @@ pub fn serve_gateway(
 ) -> Result<Server> {
     start(listener, tls, shared, drain, move |app| {
         app.app_data(web::Data::from(Arc::clone(&gateway)));
+        app.app_data(web::Data::new(openapi::Served::Gateway));
         routes::gateway(app);
     })
 }

@@ -22,7 +22,7 @@ pub async fn accept(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     if request.method() != Method::POST {
-        return Ok(HttpResponse::MethodNotAllowed().finish());
+        return Ok(invoke::wrong_method(&["POST"]));
     }
     let target = match invoke::resolve(&shared, &request, "/async-function/") {
         Ok(target) => target,

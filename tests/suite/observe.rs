@@ -106,11 +106,12 @@ impl Prometheus {
         let password = dir.join("password");
         fs::write(&password, "secret").expect("writing the password");
         let config = fs::read_to_string(shipped("prometheus/prometheus.yml")).expect("reading prometheus.yml");
-        for setting in ["127.0.0.1:8081", "/etc/faas-jails/secrets/basic-auth-password", ": 15s"] {
+        for setting in ["127.0.0.1:8080", "127.0.0.1:8081", "/etc/faas-jails/secrets/basic-auth-password", ": 15s"] {
             assert!(config.contains(setting), "{setting}");
         }
         let config = config
             .replace("127.0.0.1:8081", &daemon.http.address.to_string())
+            .replace("127.0.0.1:8080", &daemon.gateway.address.to_string())
             .replace("/etc/faas-jails/secrets/basic-auth-password", &password.display().to_string())
             .replace(": 15s", ": 500ms");
         fs::write(dir.join("prometheus.yml"), config).expect("writing prometheus.yml");
@@ -178,6 +179,8 @@ fn prometheus_scrapes_the_daemon_and_every_query_of_the_dashboard_has_data() {
         daemon.scale("asleep", 0).expect(202);
         eventually("it is asleep", || (daemon.available("asleep") == 0).then_some(()));
         daemon.call("asleep").expect(200);
+        daemon.gateway.get("/function/f").expect(200);
+        daemon.gateway.request("POST", "/async-function/f/sleep?ms=1500").body("").send().expect(202);
         stranger.get("/system/functions").expect(401);
         let has_data = |query: &String| {
             let found = prometheus.query(query);
@@ -200,5 +203,5 @@ fn prometheus_scrapes_the_daemon_and_every_query_of_the_dashboard_has_data() {
             rule["name"].as_str().expect("a name")
         })
         .collect();
-    assert!(names.contains(&"FaasJailsDown") && names.len() >= 7, "{names:?}");
+    assert!(names.contains(&"FaasJailsDown") && names.len() >= 9, "{names:?}");
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use crate::fault::{Context, Fault, Result};
 use crate::function::{Namespace, Realm};
 use crate::gateway;
+use crate::island;
 use crate::network::{Mode, ipam};
 
 /// Everything that can be set.
@@ -70,6 +71,8 @@ pub struct Config {
     pub elastic: crate::provider::ElasticSettings,
     /// The standalone port.
     pub gateway: gateway::config::Settings,
+    /// Sky Island's API.
+    pub island: island::Settings,
 }
 
 /// How log lines look.
@@ -252,6 +255,7 @@ impl Default for Config {
             builder: Default::default(),
             elastic: Default::default(),
             gateway: gateway::config::Settings::default(),
+            island: island::Settings::default(),
         }
     }
 }

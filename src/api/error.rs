@@ -23,18 +23,23 @@ impl ApiError {
 
 impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
-        let status = match fault.kind() {
-            Kind::Invalid | Kind::Denied | Kind::Unsupported => StatusCode::BAD_REQUEST,
-            Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Busy => StatusCode::CONFLICT,
-            Kind::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        if status.is_server_error() {
-            tracing::error!(%fault, "a request failed");
-        }
-        Self::new(status, fault.to_string())
+        Self::new(status(&fault), fault.to_string())
     }
+}
+
+/// The status of a failure. One that lies with this host is logged, too.
+pub fn status(fault: &Fault) -> StatusCode {
+    let status = match fault.kind() {
+        Kind::Invalid | Kind::Denied | Kind::Unsupported => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Busy => StatusCode::CONFLICT,
+        Kind::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if status.is_server_error() {
+        tracing::error!(%fault, "a request failed");
+    }
+    status
 }
 
 impl fmt::Display for ApiError {

@@ -17,7 +17,7 @@ mod build;
 mod elastic;
 pub(crate) mod error;
 mod functions;
-mod gojson;
+pub(crate) mod gojson;
 pub(crate) mod headers;
 pub(crate) mod info;
 pub(crate) mod invoke;

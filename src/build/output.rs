@@ -243,3 +243,28 @@ fn archive(mut entries: BTreeMap<String, Entry>) -> Result<Vec<u8>> {
     }
     archive.into_inner().context(|| "cannot finish a layer")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a build leaves is somebody else's: a link or a second name of a file could lead to one of the host.
+    #[test]
+    fn a_link_where_the_program_should_be_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = |name: &str| temp.path().join(name);
+        let platform = "linux/amd64".parse().unwrap();
+        let refused = |name: &str| program(&place(name), &platform).unwrap_err().to_string();
+        fs::write(place("plain"), "no program").unwrap();
+        std::os::unix::fs::symlink(place("plain"), place("link")).unwrap();
+        fs::create_dir(place("directory")).unwrap();
+        // Read, and no program; the others are not even read.
+        assert!(refused("plain").contains("ELF"));
+        for name in ["link", "directory", "nothing"] {
+            let said = refused(name);
+            assert!(said.contains("no program that can be used") && !said.contains("ELF"), "{name}: {said}");
+        }
+        fs::hard_link(place("plain"), place("second")).unwrap();
+        assert!(!refused("second").contains("ELF"));
+    }
+}

@@ -289,6 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_with_another_checksum_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("go.tar.gz");
+        fs::write(&file, "not what was promised").unwrap();
+        let (version, from) = ("1.99.0".parse().unwrap(), file.display().to_string());
+        let archive = Archive { version, from, sum: "0".repeat(64) };
+        let settings = Settings { archives: vec![archive], ..Settings::default() };
+        let toolchains = Toolchains::new(&settings, temp.path().join("t"));
+        let registries = crate::image::Settings::new(crate::platform::image_target()).registries;
+        let remote = Remote::new(&registries, std::time::Duration::from_secs(1)).unwrap();
+        let modules = Modules::new(temp.path().join("m"), None);
+        let fault = toolchains.choose(&remote, &modules, Some(version), None).unwrap_err().to_string();
+        assert!(fault.contains("its checksum is") && fault.contains(&"0".repeat(64)), "{fault}");
+        assert_eq!(files::names(&temp.path().join("t")).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_host_without_a_fitting_go_says_so() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("go");

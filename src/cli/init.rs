@@ -90,6 +90,8 @@ fn items(config: &Config, path: Option<&Path>, choices: &Choices) -> Vec<Box<dyn
     };
     let mut items: Vec<Box<dyn Item>> =
         vec![Box::new(file), Box::new(StateDirectory::of(config)), Box::new(Secrets::of(config))];
+    let token = crate::island::item(&config.island, &config.secret_mount_path);
+    items.extend(token.map(|token| Box::new(token) as Box<dyn Item>));
     items.extend(platform::items(config, choices));
     items
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{OptionFuture, join};
+use futures_util::future::{OptionFuture, join3};
 
 use crate::api::{self, Credentials, Shared};
 use crate::build::Builder;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::files;
 use crate::gateway::Standalone;
+use crate::island;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 
@@ -39,6 +40,7 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
     let listener = TcpListener::bind(config.listen).context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context(|| "cannot listen")?;
     let standalone = Standalone::bind(&config)?;
+    let island = island::Service::bind(&config)?;
     let (platform, images) = super::open(&config)?;
     images.recover()?;
     let background = tokio::runtime::Builder::new_multi_thread()
@@ -64,16 +66,28 @@ pub fn run(config: Config, arguments: &Arguments) -> Result<()> {
         answer_within,
         gateway: standalone.as_ref().map(|standalone| Arc::clone(&standalone.gateway)),
     };
+    let island = island.map(|bound| {
+        bound.open(island::Parts {
+            provider: Arc::clone(&provider),
+            builder: Arc::clone(&builder),
+            images: Arc::clone(&shared.images),
+            metrics: Arc::clone(&shared.metrics),
+        })
+    });
+    let island = island.transpose()?;
     actix_web::rt::System::new().block_on(async {
         let server = api::serve(listener, shared.clone(), DRAIN)?;
         let handle = server.handle();
         let standalone = standalone.map(|standalone| standalone.serve(shared, DRAIN)).transpose()?;
+        let island = island.map(|service| service.serve(DRAIN)).transpose()?;
         let asked = asked_to_end().context(|| "cannot wait for signals")?;
         let stopping = actix_web::rt::spawn(async move {
             let signal = asked.await;
             tracing::info!(signal, "stopping: no new requests, those under way may end");
             builder.jobs().stop();
-            join(handle.stop(true), OptionFuture::from(standalone.map(|running| running.stop(DRAIN)))).await;
+            let standalone = OptionFuture::from(standalone.map(|running| running.stop(DRAIN)));
+            let island = OptionFuture::from(island.map(island::Running::stop));
+            join3(handle.stop(true), standalone, island).await;
         });
         files::replace(&root.join("address"), address.to_string().as_bytes())?;
         tracing::info!("listening on http://{address}");

@@ -141,6 +141,17 @@ pub struct Outcome {
     pub stderr: Captured,
     /// How long it ran.
     pub took: Duration,
+    /// How long it took to get there.
+    pub before: Before,
+}
+
+/// How long the steps before a job's start took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Before {
+    /// Cloning its root.
+    pub clone: Duration,
+    /// Its network and its sandbox.
+    pub start: Duration,
 }
 
 impl Outcome {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::{Captured, Stream, capture};
 use super::disk::Watch;
-use super::{End, Job, Jobs, Limits, Listener, Outcome};
+use super::{Before, End, Job, Jobs, Limits, Listener, Outcome};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::network::Attachment;
 use crate::sandbox::{Access, Exit, Plan};
@@ -36,7 +36,16 @@ impl Jobs {
         let name = job.name.clone();
         let limits = job.limits.clone();
         let options = RootOptions { read_only: job.read_only, quota: limits.disk };
-        let root = self.platform.storage.clone_root(&job.layers, &name, &options)?;
+        let begun = Instant::now();
+        let storage = &self.platform.storage;
+        let root = storage.clone_root(&job.layers, &name, &options).or_else(|fault| match fault.kind() {
+            // Storage that cannot limit it: then it is looked at in between.
+            Kind::Unsupported if options.quota.is_some() => {
+                storage.clone_root(&job.layers, &name, &RootOptions { quota: None, ..options })
+            }
+            _ => Err(fault),
+        })?;
+        let clone = begun.elapsed();
         let mut written: Vec<PathBuf> = upper(&root).into_iter().collect();
         let writable = job.mounts.iter().filter(|mount| mount.access == Access::Write);
         written.extend(writable.map(|mount| mount.source.clone()));
@@ -47,6 +56,7 @@ impl Jobs {
         }
         let started = Instant::now();
         self.platform.sandbox.start(&plan)?;
+        let before = Before { clone, start: begun.elapsed().saturating_sub(clone) };
         // Its ends of the pipes are its own from now on: the streams end when it does.
         drop(plan);
         let (sender, events) = channel();
@@ -75,7 +85,7 @@ impl Jobs {
             // What it started and left behind holds the streams open, too.
             let removed = self.platform.sandbox.remove(&name);
             let caught = |thread: std::thread::ScopedJoinHandle<'_, Captured>| thread.join().unwrap_or_default();
-            removed.map(|()| Outcome { end, stdout: caught(output), stderr: caught(errors), took })
+            removed.map(|()| Outcome { end, stdout: caught(output), stderr: caught(errors), took, before })
         })
     }
 

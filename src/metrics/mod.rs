@@ -4,6 +4,7 @@
 //! What happens is counted as it happens; what *is*, [`state`] reads when somebody asks, so that there is no second set
 //! of books.
 
+use prometheus::core::Collector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::gateway::queue::Queue;
@@ -53,10 +54,17 @@ impl Metrics {
         self.durations.with_label_values(&labels).observe(seconds);
     }
 
+    /// Shows what another part of this program counts.
+    pub fn add(&self, counted: Box<dyn Collector>) {
+        self.registry.register(counted).expect("registered once");
+    }
+
     /// All metrics in Prometheus's text format.
     pub fn render(&self, provider: &Provider, images: &Store, queue: Option<&Queue>) -> Vec<u8> {
         let mut text = Vec::new();
-        let families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
+        let mut families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
+        // One that nothing has been counted in yet cannot be written.
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory");
         text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queue));
         text

@@ -1,7 +1,7 @@
 //! The address pool: which replica holds which address. Pure data, no system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -146,6 +146,21 @@ impl Pool {
     pub fn holders(&self) -> &BTreeMap<IpAddr, ReplicaName> {
         &self.holders
     }
+
+    /// Every IPv4 address that is handed out, network by network.
+    pub fn all_v4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        let networks = self.networks.iter().map(|span| span.network).filter(IpNetwork::is_ipv4);
+        let all = networks.flat_map(|network| (0..room(network)).map(move |number| nth(network, 2 + number)));
+        all.filter(|address| !self.reserved.contains(address)).filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Whether this address is one that is handed out.
+    pub fn hands_out(&self, address: IpAddr) -> bool {
+        self.network_of(address).is_some_and(|network| is_host(network, address)) && !self.reserved.contains(&address)
+    }
 }
 
 /// The host's own address in a network: the first one.
@@ -223,6 +238,11 @@ mod tests {
         let mut pool = pool(&["10.9.8.0/29"]);
         let mut taken: Vec<String> = (0..5).map(|_| take(&mut pool)).collect();
         taken.sort();
+        assert_eq!(pool.all_v4().map(|address| address.to_string()).collect::<Vec<_>>(), taken);
+        assert!(pool.all_v4().all(|address| pool.hands_out(address.into())));
+        for outside in ["10.9.8.0", "10.9.8.1", "10.9.8.7", "10.9.8.8", "fd00::3"] {
+            assert!(!pool.hands_out(outside.parse().unwrap()), "{outside}");
+        }
         assert_eq!(taken, ["10.9.8.2", "10.9.8.3", "10.9.8.4", "10.9.8.5", "10.9.8.6"]);
         let fault = pool.take(&replica()).unwrap_err();
         assert_eq!(fault.kind(), Kind::Exhausted);

@@ -169,7 +169,8 @@ impl Provider {
         })
     }
 
-    fn network_files(&self, link: &Link, hostname: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    /// What a sandbox with this link has in /etc.
+    pub fn network_files(&self, link: &Link, hostname: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned();
         for address in &link.addresses {
             hosts += &format!("{}\t{hostname}\n{}\tgateway\n", address.ip(), ipam::gateway(*address));

@@ -11,6 +11,7 @@ pub mod client;
 pub mod daemon;
 pub mod dataset;
 pub mod gateway;
+pub mod git;
 pub mod http;
 pub mod image;
 pub mod images;
@@ -20,6 +21,7 @@ pub mod parts;
 #[cfg_attr(target_os = "linux", path = "platform_linux.rs")]
 pub mod platform;
 pub mod registry;
+pub mod sky;
 
 pub use daemon::Daemon;
 pub use http::Response;

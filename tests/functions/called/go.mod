@@ -1,0 +1,3 @@
+module example.test/called
+
+go 1.21

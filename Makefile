@@ -28,8 +28,8 @@ demo: setup ## build, start, deploy, call; Ctrl-C ends it, ONCE=1 does so at onc
 lint: ## formatting, clippy, Go vet, licences
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
-	test -z "$$(gofmt -l functions tests/functions)"
-	cd functions/hello && go vet ./...
+	test -z "$$(gofmt -l functions templates tests/functions)"
+	for dir in functions/* templates/*; do (cd $$dir && go vet ./...) || exit 1; done
 	cd tests/functions/called && go vet ./...
 	cd tests/functions/probe && go vet ./... && GOOS=freebsd go vet ./...
 	for script in tools/*.sh .ci/run; do bash -n $$script || exit 1; done

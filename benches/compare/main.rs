@@ -14,6 +14,7 @@ mod support;
 #[path = "../../tests/support/zpool.rs"]
 mod zpool;
 
+mod build;
 mod elastic;
 mod idle;
 mod images;
@@ -28,12 +29,13 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 7] = [
+const ALL: [(&str, fn()); 8] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
     ("idle", idle::run),
     ("images", images::run),
+    ("build", build::run),
     ("island", island::run),
     ("elastic", elastic::run),
 ];

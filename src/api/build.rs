@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT, CONTENT_TYPE};
@@ -24,8 +24,6 @@ use crate::build::{Progress, parcel};
 use crate::fault::{Fault, Kind};
 use crate::image::Reference;
 
-/// Least time between two parts of a request's body.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The media type of a line of JSON for each event.
 const LINES: &str = "application/x-ndjson";
 
@@ -52,7 +50,11 @@ pub async fn public_key(shared: Data<Shared>) -> Result<HttpResponse, ApiError> 
 pub async fn build(shared: Data<Shared>, request: HttpRequest, body: Payload) -> Result<HttpResponse, ApiError> {
     let builder = Arc::clone(&shared.builder);
     let secret = builder.payload_secret()?;
-    let body = whole(body, builder.settings().source).await?;
+    let within = shared.provider.config.read_timeout;
+    let body = tokio::time::timeout(within, whole(body, builder.settings().source)).await.map_err(|_| {
+        let text = format!("the body did not arrive within {}s", within.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
+    })??;
     let signature = request.headers().get("x-build-signature").and_then(|value| value.to_str().ok());
     parcel::check_signature(&secret, signature, &body)
         .map_err(|fault| ApiError::new(StatusCode::UNAUTHORIZED, fault.to_string()))?;
@@ -80,19 +82,17 @@ pub async fn build(shared: Data<Shared>, request: HttpRequest, body: Payload) ->
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, LINES)).streaming(lines))
 }
 
-/// The body, if it is not larger than `most` and keeps coming.
+/// The body, if it is not larger than `most`.
 async fn whole(mut body: Payload, most: u64) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
-    loop {
-        let part = tokio::time::timeout(PATIENCE, body.next()).await;
-        let part = part.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request's body stopped coming"))?;
-        let Some(part) = part else { return Ok(bytes.into()) };
+    while let Some(part) = body.next().await {
         bytes.extend_from_slice(&part.map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, e.to_string()))?);
         if bytes.len() as u64 > most {
             let message = format!("the build context is larger than {most} bytes, the limit (builder.source)");
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
     }
+    Ok(bytes.into())
 }
 
 /// Turns progress into lines.

@@ -288,6 +288,7 @@ impl Builder {
             // What is pushed is made anew: its blobs are not kept.
             let before = if push { None } else { self.made_before(&inputs, name)? };
             if let Some(image) = before {
+                log.step("nothing has changed: it is the image that was built before");
                 return Ok((image, true));
             }
             let build = Inputs { request, source: &source, recipe, args, go, platform, base, watchdog };
@@ -306,10 +307,16 @@ impl Builder {
         log: &Log<'_>,
     ) -> Result<Image> {
         let Inputs { request, source, recipe, args, go, platform, base, watchdog } = build;
+        let mut absent = Vec::new();
         if !recipe.vendored && !recipe.sums.is_empty() {
             log.step("fetching modules");
-            self.modules.provide(&self.remote, &recipe.sums)?;
+            absent = self.modules.provide(&self.remote, &recipe.sums)?;
         }
+        // Perhaps because of them.
+        let explained = |fault: Fault| match absent.first() {
+            Some(first) => Fault::new(fault.kind(), format!("{fault}\n(could not be fetched: {first})")),
+            None => fault,
+        };
         let key = format!("{}-{}-{}", go.version, platform.os, platform.architecture);
         self.prepare_standard(&go, &platform, &key, log)?;
         let owned = self.caches.owned(&request.owner, &key)?;
@@ -330,10 +337,10 @@ impl Builder {
         // Another system's tests cannot run here.
         if let Some(tests) = recipe.tests.as_ref().filter(|_| platform.os == std::env::consts::OS) {
             log.step("testing");
-            self.test(&compilation, tests, log)?;
+            self.test(&compilation, tests, log).map_err(&explained)?;
         }
         log.step(&format!("compiling with Go {} for {platform}", go.version));
-        let program = output::program(&self.compile(&compilation, log)?, &platform)?;
+        let program = output::program(&self.compile(&compilation, log).map_err(&explained)?, &platform)?;
         let layout = workspace.path("image");
         let parts = Parts { base: &base, program, watchdog, source, recipe: &recipe, platform: &platform };
         output::write_layout(&layout, parts)?;

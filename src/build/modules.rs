@@ -58,30 +58,33 @@ impl Modules {
         &self.dir
     }
 
-    /// Makes sure that everything the go.sum texts list is here; says how many files had to be fetched.
-    pub fn provide(&self, remote: &Remote, sums: &[String]) -> Result<usize> {
+    /// Makes sure that what the go.sum texts list is here. A go.sum lists more than a build needs, so that what the proxy
+    /// has not got is no failure yet: it is given back, for the case that the build fails.
+    pub fn provide(&self, remote: &Remote, sums: &[String]) -> Result<Vec<Fault>> {
         let mut wanted = BTreeSet::new();
         for text in sums {
             parse(text, &mut wanted)?;
         }
         let missing: Vec<Sum> = wanted.into_iter().filter(|sum| !self.path(sum).exists()).collect();
         let next = AtomicUsize::new(0);
-        let failed = Mutex::new(None);
+        let failed = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL.min(missing.len()) {
                 scope.spawn(|| {
                     while let Some(sum) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(fault) = self.fetch(remote, sum) {
+                        let Err(fault) = self.fetch(remote, sum) else { continue };
+                        if !is_absence(&fault) {
                             next.store(missing.len(), Ordering::Relaxed);
-                            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(fault);
                         }
+                        failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(fault);
                     }
                 });
             }
         });
-        match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(fault) => Err(fault),
-            None => Ok(missing.len()),
+        let mut failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match failed.iter().position(|fault| !is_absence(fault)) {
+            Some(at) => Err(failed.swap_remove(at)),
+            None => Ok(failed),
         }
     }
 
@@ -111,10 +114,7 @@ impl Modules {
             ));
         };
         let most = if sum.kind == "zip" { ZIP } else { GO_MOD };
-        let bytes = remote.get(&format!("{proxy}/{}", sum.location()), most).map_err(|fault| match fault.kind() {
-            Kind::NotFound => Fault::invalid(format!("{} is not on the module proxy", what())).because(fault),
-            _ => fault.within(what()),
-        })?;
+        let bytes = remote.get(&format!("{proxy}/{}", sum.location()), most).context(what)?;
         let found = match sum.kind {
             "zip" => zip_hash(&bytes).context(what)?,
             _ => hash_of([("go.mod".to_owned(), Sha256::digest(&bytes).into())]),
@@ -129,6 +129,11 @@ impl Modules {
         files::replace(&self.path(sum), &bytes)?;
         readable(&self.path(sum))
     }
+}
+
+/// Whether the proxy has not got it, or does not give it to us; or there is no proxy at all.
+fn is_absence(fault: &Fault) -> bool {
+    matches!(fault.kind(), Kind::NotFound | Kind::Denied | Kind::Unsupported)
 }
 
 impl Sum {

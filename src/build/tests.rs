@@ -193,3 +193,56 @@ fn one_owner_s_caches_are_not_shown_to_another() {
     let planted = r#"if _, err := os.Stat("/cache/build/planted"); err != nil { t.Fatal(err) }"#;
     bench.build(&BuildRequest { owner: "spoiler".into(), ..with_test(&bench, "again", planted) }).unwrap();
 }
+
+/// A Go installation in an archive whose "compiler" copies itself to where a program is wanted.
+fn archive_with(dir: &Path, version: &str) -> PathBuf {
+    let program = "package main\n\nimport (\n\t\"io\"\n\t\"os\"\n)\n\nfunc main() {\n\tfor i, a := range os.Args {\n\t\tif a == \"-o\" {\n\t\t\tin, _ := os.Open(\"/proc/self/exe\")\n\t\t\tout, _ := os.OpenFile(os.Args[i+1], os.O_CREATE|os.O_WRONLY, 0o755)\n\t\t\tio.Copy(out, in)\n\t\t\tout.Close()\n\t\t}\n\t}\n}\n";
+    std::fs::write(dir.join("fake.go"), program).unwrap();
+    let built = std::process::Command::new("go")
+        .args(["build", "-o", "fake", "fake.go"])
+        .env("CGO_ENABLED", "0")
+        .current_dir(dir)
+        .status();
+    assert!(built.unwrap().success());
+    let archive = dir.join("go.tar.gz");
+    let gzip = flate2::write::GzEncoder::new(std::fs::File::create(&archive).unwrap(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(gzip);
+    let fake = std::fs::read(dir.join("fake")).unwrap();
+    for (name, bytes) in [
+        ("go/VERSION", format!("go{version}\n").as_bytes()),
+        ("go/bin/go", &fake),
+        ("go/lib/time/zoneinfo.zip", b"zones"),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap();
+    archive
+}
+
+#[test]
+fn a_newer_go_comes_from_an_archive_whose_checksum_is_right() {
+    let Some(mut bench) = bench("") else { return };
+    let archive = archive_with(bench.dir.path(), "1.99.4");
+    let right = Digest::of(std::fs::read(&archive).unwrap()).hex().to_owned();
+    let archives = |sum: &str| {
+        vec![settings::Archive {
+            version: "1.99.4".parse().unwrap(),
+            from: archive.display().to_string(),
+            sum: sum.to_owned(),
+        }]
+    };
+    let request = bench.tree("new", &[("go.mod", "module m\n\ngo 1.99\n"), MAIN]);
+    bench.builder.settings.archives = archives(&"0".repeat(64));
+    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, bench.config.root.join("builder/go"));
+    let said = bench.fails(&request);
+    assert!(said.contains(&format!("its checksum is {right}, not 000")), "{said}");
+    assert_eq!(crate::files::names(&bench.config.root.join("builder/go")).unwrap(), Vec::<String>::new());
+    bench.builder.settings.archives = archives(&right);
+    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, bench.config.root.join("builder/go"));
+    let built = bench.build(&request).unwrap();
+    assert!(built.log.contains("compiling with Go 1.99.4"), "{}", built.log);
+    let exactly = BuildRequest { go: Some("1.98".parse().unwrap()), ..request };
+    assert!(bench.fails(&exactly).contains("Go 1.98.0 is asked for, and this builder has"));
+}

@@ -37,7 +37,14 @@ impl Jobs {
         let limits = job.limits.clone();
         let options = RootOptions { read_only: job.read_only, quota: limits.disk };
         let begun = Instant::now();
-        let root = self.platform.storage.clone_root(&job.layers, &name, &options)?;
+        let storage = &self.platform.storage;
+        let root = storage.clone_root(&job.layers, &name, &options).or_else(|fault| match fault.kind() {
+            // Storage that cannot limit it: then it is looked at in between.
+            Kind::Unsupported if options.quota.is_some() => {
+                storage.clone_root(&job.layers, &name, &RootOptions { quota: None, ..options })
+            }
+            _ => Err(fault),
+        })?;
         let clone = begun.elapsed();
         let mut written: Vec<PathBuf> = upper(&root).into_iter().collect();
         let writable = job.mounts.iter().filter(|mount| mount.access == Access::Write);

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::http::Client;
-use crate::support::{Daemon, eventually, parts, platform};
+use crate::support::{Daemon, eventually, eventually_within, parts, platform};
 use crate::{needs_program, needs_root};
 
 fn shipped(name: &str) -> PathBuf {
@@ -173,7 +174,8 @@ fn prometheus_scrapes_the_daemon_and_every_query_of_the_dashboard_has_data() {
     assert!(queries.len() > 15, "{queries:?}");
     let mut missing = queries.clone();
     let stranger = Client::new(daemon.http.address);
-    eventually("every query has data", || {
+    // Rates need two scrapes, and a loaded machine scrapes late.
+    eventually_within(Duration::from_secs(120), "every query has data", || {
         // Something happens all the time: calls, starts that a request waits for, ends of replicas.
         daemon.call("f/spin?ms=20").expect(200);
         daemon.scale("asleep", 0).expect(202);

@@ -161,6 +161,6 @@ mod tests {
         for bad in [&b"zzzz"[..], b"0003", b"00ff", b"00", b"<html>"] {
             assert!(packets(bad).is_err(), "{bad:?}");
         }
-        assert!(packets(b"0011ERR no such\x07").unwrap_err().to_string().ends_with("says: no such"));
+        assert!(packets(b"0010ERR no such\x07").unwrap_err().to_string().ends_with("says: no such"));
     }
 }

@@ -133,7 +133,10 @@ impl Ground {
                 ..Limits::default()
             },
             personality: Personality::Native,
+            mounts: Vec::new(),
+            input: None,
             output: output.into(),
+            errors: None,
             run_dir,
         };
         self.platform.sandbox.start(&plan).unwrap_or_else(|fault| panic!("{fault}"));

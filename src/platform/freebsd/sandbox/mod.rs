@@ -136,8 +136,14 @@ impl JailSandbox {
     fn clear(&self, name: &str) -> Result<()> {
         self.monitor.expect_kill(name);
         let run_dir = self.run_dir(name);
-        let steps =
-            [remove_jail(name), mount::unmount_all(&run_dir), rctl::remove(name), root::remove_directories(&run_dir)];
+        let steps = [
+            remove_jail(name),
+            mount::unmount_all(&run_dir),
+            // A snapshot that stayed mounted could not be destroyed with its image.
+            self.lent.sweep(),
+            rctl::remove(name),
+            root::remove_directories(&run_dir),
+        ];
         self.monitor.forget(name);
         let mut faults = steps.into_iter().filter_map(Result::err);
         match faults.next() {

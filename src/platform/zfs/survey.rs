@@ -75,13 +75,16 @@ impl ZfsStorage {
 
     pub(super) fn take_inventory(&self) -> Result<Inventory> {
         let survey = self.survey()?;
-        let roots = survey.of(self, Container::Roots).filter_map(|(name, _)| names::replica(&self.realm, name));
+        let clones = survey.of(self, Container::Roots).filter_map(|(name, _)| names::replica(&self.realm, name));
+        let mut roots: Vec<_> = clones.collect();
+        // A replica whose root is a layer has one, too, until that is taken back.
+        roots.extend(self.lent(&mut self.layers())?.keys().filter(|name| *name.realm() == self.realm).cloned());
         let layers = survey.of(self, Container::Layers).filter(|(name, _)| survey.is_complete(self, name));
         let layers = layers.filter_map(|(name, properties)| {
             let bytes = properties.get("used").and_then(|used| used.parse().ok());
             Some(LayerOnDisk { id: names::chain_id(name)?.to_string(), bytes })
         });
-        Ok(Inventory { roots: roots.collect(), layers: layers.collect() })
+        Ok(Inventory { roots, layers: layers.collect() })
     }
 
     /// Destroys staged layers, layers that lost their snapshot, and roots that a restart of the host has unmounted.

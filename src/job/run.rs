@@ -35,16 +35,15 @@ impl Jobs {
     pub(super) fn attempt(&self, job: Job, listen: Option<Listener<'_>>) -> Result<Outcome> {
         let name = job.name.clone();
         let limits = job.limits.clone();
-        let options = RootOptions { read_only: job.read_only, quota: limits.disk };
-        let begun = Instant::now();
         let storage = &self.platform.storage;
-        let root = storage.clone_root(&job.layers, &name, &options).or_else(|fault| match fault.kind() {
-            // Storage that cannot limit it: then it is looked at in between.
-            Kind::Unsupported if options.quota.is_some() => {
-                storage.clone_root(&job.layers, &name, &RootOptions { quota: None, ..options })
-            }
-            _ => Err(fault),
-        })?;
+        let root_within =
+            |quota| storage.clone_root(&job.layers, &name, &RootOptions { read_only: job.read_only, quota });
+        let begun = Instant::now();
+        let root = match root_within(limits.disk) {
+            // Storage that limits no disk: what is written is looked at while the job runs.
+            Err(fault) if fault.kind() == Kind::Unsupported && limits.disk.is_some() => root_within(None)?,
+            other => other?,
+        };
         let clone = begun.elapsed();
         let mut written: Vec<PathBuf> = upper(&root).into_iter().collect();
         let writable = job.mounts.iter().filter(|mount| mount.access == Access::Write);

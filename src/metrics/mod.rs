@@ -56,7 +56,9 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     pub fn render(&self, provider: &Provider, images: &Store, queue: Option<&Queue>) -> Vec<u8> {
         let mut text = Vec::new();
-        let families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
+        let mut families = [self.registry.gather(), provider.timing.collect(), provider.waits.collect()].concat();
+        // The encoder refuses a family of which nothing has been seen yet.
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new().encode(&families, &mut text).expect("writing to memory");
         text.extend(state::describe(provider, self.store.size(images, &*provider.platform.storage), queue));
         text

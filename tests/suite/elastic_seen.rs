@@ -48,6 +48,8 @@ fn top_shows_functions_their_replicas_and_what_they_have_to_do() {
 fn metrics_tell_of_waits_cold_starts_frozen_replicas_and_decisions() {
     needs_root!();
     let daemon = Daemon::start();
+    // Nothing has waited or been started yet.
+    daemon.http.get("/metrics").expect(200);
     let labels = json!({"com.openfaas.scale.zero": "true", "com.openfaas.scale.zero-duration": "1s"});
     daemon.deploy(json!({"service": "idle", "labels": labels}));
     eventually("zero", || (daemon.status("idle")["replicas"] == 0).then_some(()));

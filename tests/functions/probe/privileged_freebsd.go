@@ -105,7 +105,7 @@ func mountTable() string {
 	return all.String()
 }
 
-// text reads a C string.
+// words reads a C string.
 func words(chars []int8) string {
 	var bytes []byte
 	for _, char := range chars {

@@ -153,15 +153,14 @@ fn get(mut key: Params, by: &str, view: View) -> Result<Option<Jail>> {
 
 /// Lets the jail's processes run on these processors only (cpuset_setaffinity(2)); root in it cannot widen that.
 pub fn pin(jid: Jid, cpus: &Cpus) -> Result<()> {
-    // SAFETY: a set of processors is plain bits, of which none is set at first.
-    let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
+    // `cpuset_t` of FreeBSD 14 and later, which have room for 1024; the libc crate's is that of older ones.
+    let mut set = [0u64; Cpus::MOST as usize / 64];
     for cpu in cpus.iter() {
-        // SAFETY: the number is below CPU_SETSIZE, as Cpus promises.
-        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+        set[cpu as usize / 64] |= 1 << (cpu % 64);
     }
     let (level, which) = (libc::CPU_LEVEL_WHICH, libc::CPU_WHICH_JAIL);
-    // SAFETY: `set` has the size given and outlives the call.
-    let done = unsafe { libc::cpuset_setaffinity(level, which, jid.into(), size_of_val(&set), &set) };
+    // SAFETY: `set` has the size given and outlives the call, which reads plain bits.
+    let done = unsafe { libc::cpuset_setaffinity(level, which, jid.into(), size_of_val(&set), set.as_ptr().cast()) };
     check(done).map(drop).context(|| format!("cannot let jail {jid} run on processors {cpus}"))
 }
 

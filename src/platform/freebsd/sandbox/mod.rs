@@ -122,6 +122,9 @@ impl JailSandbox {
         debug_span!("rctl").in_scope(|| self.limit(plan, name))?;
         let host = policy::Host { known: &self.known, devfs_ruleset: devfs::RULESET };
         let jid = debug_span!("jail_set").in_scope(|| jail::create(policy::params(plan, &root, host)?))?;
+        if let Some(cpus) = &plan.limits.cpus {
+            jail::pin(jid, cpus)?;
+        }
         let network = debug_span!("link").in_scope(|| connect(plan, jid))?;
         let program = Program::prepare(plan, jid, network)?;
         let spawned = debug_span!("fork-exec").in_scope(|| program.spawn());

@@ -208,7 +208,7 @@ fn root_of(plan: &faas_jails::sandbox::Plan) -> &std::path::Path {
 fn writing_is_throttled() {
     let Some(host) = Host::counted() else { return };
     let took = |rate: Option<u64>| {
-        let mut plan = host.plan("dd if=/dev/zero of=/tmp/x bs=64k count=48 && sync");
+        let mut plan = host.plan("exec dd if=/dev/zero of=/tmp/x bs=64k count=48 conv=fsync");
         plan.limits.io.write_bytes = rate;
         let begin = std::time::Instant::now();
         assert_eq!(host.run(&plan).1, Exit::Code(0));

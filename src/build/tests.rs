@@ -152,11 +152,12 @@ fn code_that_runs_while_building_reaches_nothing_and_ends_inside_its_limits() {
     let said = run(
         &bench,
         "caller",
-        "_, err := net.DialTimeout(\"tcp\", \"1.1.1.1:53\", time.Second)\n\tt.Fatal(\"DIALLED \", err)",
+        "_, err := net.DialTimeout(\"tcp\", \"192.0.2.1:53\", time.Second)\n\tt.Fatal(\"DIALLED \", err)",
     );
     assert!(said.contains("network is unreachable"), "{said}");
     let said = run(&bench, "printer", "for { fmt.Println(\"again and again and again and again\") }");
-    assert!(said.contains("printed more than"), "{said}");
+    // go test may hold back what a test prints: then it is the memory that runs out first.
+    assert!(said.contains("printed more than") || said.contains("more memory than its limit"), "{said}");
     let said = run(
         &bench,
         "writer",

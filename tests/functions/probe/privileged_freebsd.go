@@ -99,14 +99,14 @@ func mountTable() string {
 		if mounted.Flags&8 != 0 { // MNT_NOSUID
 			options += ",nosuid"
 		}
-		fmt.Fprintf(&all, "%s %s %s %s\n", text(mounted.Mntfromname[:]), text(mounted.Mntonname[:]),
-			text(mounted.Fstypename[:]), options)
+		fmt.Fprintf(&all, "%s %s %s %s\n", cText(mounted.Mntfromname[:]), cText(mounted.Mntonname[:]),
+			cText(mounted.Fstypename[:]), options)
 	}
 	return all.String()
 }
 
-// text reads a C string.
-func text(chars []int8) string {
+// cText reads a C string.
+func cText(chars []int8) string {
 	var bytes []byte
 	for _, char := range chars {
 		if char == 0 {

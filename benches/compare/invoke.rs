@@ -88,13 +88,11 @@ impl Chain {
     }
 }
 
-/// Where the only replica listens, as the machine shows it.
+/// Where the only replica listens.
 fn replica(daemon: &Daemon) -> SocketAddr {
-    let directory = std::fs::read_dir(daemon.root.join("replicas")).expect("reading the replicas");
-    let record = directory.flatten().next().expect("one replica").path().join("replica.json");
-    let record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(record).expect("reading its record")).expect("JSON");
-    format!("{}:8080", record["address"].as_str().expect("an address")).parse().expect("an address")
+    let replicas = daemon.http.get("/system/replicas").expect(200).value();
+    let address = replicas[0]["address"].as_str().and_then(|text| text.parse().ok());
+    address.unwrap_or_else(|| panic!("no address in {replicas}"))
 }
 
 fn compare(request: &str, ways: &[Way], load: Load, daemon: &Daemon) {

@@ -10,8 +10,8 @@ use crate::config::{self, Config};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::logs::Message;
 
-/// A stream that ended is asked for again from this long before its last line, as replicas' clocks marks are a
-/// fifth of a second apart.
+/// A stream that ended is asked for again from this long before its last line, as the marks that settle lines'
+/// times are a fifth of a second apart.
 const OVERLAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 /// The pause before a stream that ended is asked for again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -105,10 +105,16 @@ impl Printed {
         self.again = self.recent.iter().cloned().collect();
     }
 
-    /// Whether it was printed from an earlier stream. Equal lines are as many as they were.
+    /// Whether it was printed from an earlier stream. Equal lines are as many as they were. A line's time is not yet
+    /// final when it is first told: the mark that settles it may be written a moment later.
     fn has(&mut self, message: &Message) -> bool {
-        let found = self.again.iter().position(|earlier| earlier == message);
-        found.map(|at| self.again.swap_remove(at)).is_some()
+        let is_same = |earlier: &Message| {
+            earlier.instance == message.instance
+                && earlier.text == message.text
+                && earlier.timestamp.duration_since(message.timestamp).abs() < OVERLAP
+        };
+        let found = self.again.iter().position(is_same);
+        found.map(|at| self.again.remove(at)).is_some()
     }
 
     fn note(&mut self, message: Message) {

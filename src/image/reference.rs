@@ -71,6 +71,9 @@ impl fmt::Display for Digest {
 /// What an image reference begins with when it names a repository to build from.
 const REPOSITORY: &str = "git+https://";
 
+/// Most bytes of a name.
+const LONGEST: usize = 512;
+
 /// The source of an image that is built where it is deployed: `git+https://HOST/PATH[//PACKAGE][:VERSION]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositorySource {
@@ -198,13 +201,26 @@ fn tag_is_valid(tag: &str) -> bool {
 impl FromStr for Reference {
     type Err = Fault;
     fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            let why =
+                "a name such as registry.example/team/name:tag is needed, with all that goes without saying at most";
+            Fault::invalid(format!("image ({}) is invalid: {why} {LONGEST} bytes", text.escape_debug()))
+        };
+        if text.is_empty() || text.len() > LONGEST {
+            return Err(bad());
+        }
+        let reference = match text.strip_prefix(REPOSITORY) {
+            Some(rest) => Self::of_repository(text, rest)?,
+            None => Self::of_registry(text)?,
+        };
+        // What stands for it elsewhere has to be a name, too.
+        if reference.canonical().len() > LONGEST { Err(bad()) } else { Ok(reference) }
+    }
+}
+
+impl Reference {
+    fn of_registry(text: &str) -> Result<Self> {
         let bad = |why: &str| Fault::invalid(format!("image ({}) is invalid: {why}", text.escape_debug()));
-        if text.is_empty() || text.len() > 512 {
-            return Err(bad("a name such as registry.example/team/name:tag is needed, at most 512 bytes"));
-        }
-        if let Some(rest) = text.strip_prefix(REPOSITORY) {
-            return Self::of_repository(text, rest);
-        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
                 (rest, Some(digest.parse().map_err(|_| bad("what follows @ is no sha256 digest"))?))
@@ -263,6 +279,15 @@ impl fmt::Display for Reference {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Found by fuzzing: `docker.io/…:latest` was too long to be read again.
+    #[test]
+    fn a_name_is_not_longer_than_what_it_means() {
+        let of_bytes = |count: usize| format!("a/{}", "b".repeat(count - 2)).parse::<Reference>();
+        let most = LONGEST - "docker.io/:latest".len();
+        assert_eq!(of_bytes(most).unwrap().canonical().len(), LONGEST);
+        assert!(of_bytes(most + 1).is_err());
+    }
 
     #[test]
     fn references_mean_what_docker_means() {

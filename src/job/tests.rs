@@ -1,7 +1,6 @@
 //! Jobs on this host's real platform.
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use super::*;
 use crate::config::Config;
@@ -87,7 +86,6 @@ fn a_program_that_is_not_there_leaves_nothing_behind() {
 #[test]
 fn every_limit_ends_it() {
     let Some(bench) = bench() else { return };
-    let started = Instant::now();
     let mut slow = bench.job("/host/busybox sleep 1000 & /host/busybox sleep 1000");
     slow.limits.wall = Duration::from_millis(300);
     assert_eq!(bench.run(slow).end, End::TimedOut);
@@ -102,7 +100,6 @@ fn every_limit_ends_it() {
     let mut bomb = bench.job("f() { f | f & }; f; /host/busybox sleep 1000");
     bomb.limits.wall = Duration::from_secs(1);
     assert_ne!(bench.run(bomb).end, End::Exited(Exit::Code(0)));
-    assert!(started.elapsed() < Duration::from_secs(60));
     assert!(bench.run(bench.job("exit 0")).succeeded());
 }
 

@@ -4,6 +4,7 @@
 
 const EVERY = 2000; // milliseconds between two looks at the functions
 const LOG_LINES = 500; // lines kept on the page
+const OVERLAP = 2000; // milliseconds by which a log stream overlaps with the one before
 const SHOWN = 1 << 20; // bytes of an answer shown as text
 
 // What the page is under, without the user and password that its own address may hold: fetch takes none.
@@ -230,26 +231,28 @@ function stopLogs() {
   at("log-state").textContent = "";
 }
 
-// Follows until another function is chosen. The provider ends a stream before its timeout, so it is asked again, from
-// the time of the last line on; the lines of that time which are on the page already come first.
+// Follows until another function is chosen. The provider ends a stream before its timeout, so it is asked again, from a
+// little before the last line; what is on the page already is left out. Times are not compared: a line's is not yet
+// final when it is first told.
 async function followLogs(f) {
   const mine = (logs = new AbortController());
-  let since = "";
-  let known = 0; // lines of that time
+  let recent = [];
   while (!mine.signal.aborted) {
     try {
-      const from = since ? `&since=${encodeURIComponent(since)}` : "&tail=100";
-      const answer = await fetch(
-        new URL(`system/logs?name=${f.name}&namespace=${encodeURIComponent(f.namespace)}&follow=true${from}`, BASE),
-        { signal: mine.signal },
-      );
+      const last = recent.at(-1);
+      const from = last ? `since=${new Date(Date.parse(last.timestamp) - OVERLAP).toISOString()}` : "tail=100";
+      const where = `name=${f.name}&namespace=${encodeURIComponent(f.namespace)}&follow=true&${from}`;
+      const answer = await fetch(new URL(`system/logs?${where}`, BASE), { signal: mine.signal });
       if (!answer.ok) throw new Error(await answer.text());
       at("log-state").textContent = "live";
-      let again = known;
+      const shown = [...recent];
       for await (const message of lines(answer.body)) {
-        if (message.timestamp === since && again-- > 0) continue;
-        known = message.timestamp === since ? known + 1 : 1;
-        since = message.timestamp;
+        const again = shown.findIndex((m) => m.instance === message.instance && m.text === message.text);
+        if (again >= 0) {
+          shown.splice(again, 1);
+          continue;
+        }
+        recent = [...recent.slice(1 - LOG_LINES), message].filter((m) => isRecent(m, message));
         addLine(message);
       }
     } catch (fault) {
@@ -258,6 +261,8 @@ async function followLogs(f) {
     if (!mine.signal.aborted) await new Promise((done) => setTimeout(done, 1000));
   }
 }
+
+const isRecent = (message, newest) => Date.parse(newest.timestamp) - Date.parse(message.timestamp) <= 2 * OVERLAP;
 
 async function* lines(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();

@@ -29,7 +29,7 @@ mod status;
 mod tree;
 
 /// The benchmarks, by name, in the order they run.
-const ALL: [(&str, fn()); 8] = [
+const ALL: [(&str, fn()); 9] = [
     ("invoke", invoke::run),
     ("start", start::run),
     ("status", status::run),
@@ -37,6 +37,7 @@ const ALL: [(&str, fn()); 8] = [
     ("images", images::run),
     ("build", build::run),
     ("island", island::run),
+    ("wake", elastic::wake),
     ("elastic", elastic::run),
 ];
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use crate::process::Process;
 use crate::support::image::{Image, Layer};
-use crate::support::{eventually, images, parts};
+use crate::support::{eventually, images, parts, platform};
 
 /// A server that answers on loopback.
 pub struct Server {
@@ -101,10 +101,13 @@ pub fn free_address() -> SocketAddr {
     listener.local_addr().expect("a bound address")
 }
 
-/// The benchmarks' function, compiled.
+/// The benchmarks' function: compiled here, or brought along.
 pub fn function() -> &'static Path {
     static FUNCTION: OnceLock<PathBuf> = OnceLock::new();
     FUNCTION.get_or_init(|| {
+        if let Some(parts) = platform::shipped_parts() {
+            return parts.join("function");
+        }
         let directory = parts::project().join("target/functions");
         fs::create_dir_all(&directory).expect("making target/functions");
         let binary = directory.join("bench");

@@ -13,10 +13,15 @@ use serde_json::{Value, json};
 use crate::servers;
 use crate::support::{Daemon, eventually_within};
 
-pub fn run() {
+/// One function, from zero and frozen: also on FreeBSD, see tools/freebsd-bench.sh.
+pub fn wake() {
     zero::from_zero();
     zero::frozen();
     storm::waiting();
+}
+
+/// Hundreds of functions, and load.
+pub fn run() {
     storm::random();
     many::run();
     step::run();

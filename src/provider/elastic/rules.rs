@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Settings;
 use crate::config::parse_duration;
 use crate::fault::{Context, Fault, Result};
+use crate::provider::annotations::PUBLISH;
 
 const MIN: &str = "com.openfaas.scale.min";
 const MAX: &str = "com.openfaas.scale.max";
@@ -94,6 +95,15 @@ impl Rules {
             window,
         });
         let zero = one(labels, "label", ZERO, "true or false", |text| text.parse().ok())?;
+        let freeze = duration(annotations, "annotation", FREEZE)?;
+        let published = annotations.contains_key(PUBLISH);
+        if published && (zero == Some(true) || freeze.is_some()) {
+            let asked = if freeze.is_some() { FREEZE } else { ZERO };
+            return Err(Fault::invalid(format!(
+                "{asked} and {PUBLISH} do not go together: what comes through published ports is not seen here, so \
+                 nobody knows when the function is idle; leave one of them out"
+            )));
+        }
         let after = duration(labels, "label", ZERO_DURATION)?.unwrap_or(settings.zero_duration);
         let room = one(annotations, "annotation", MAX_INFLIGHT, "a whole number above 0", |text| {
             text.parse().ok().filter(|room| *room > 0)
@@ -102,8 +112,8 @@ impl Rules {
             min,
             max,
             load,
-            zero: zero.unwrap_or(settings.scale_zero).then_some(after),
-            freeze: duration(annotations, "annotation", FREEZE)?,
+            zero: (zero.unwrap_or(settings.scale_zero) && !published).then_some(after),
+            freeze,
             max_inflight: room.unwrap_or(usize::MAX),
         })
     }
@@ -202,6 +212,18 @@ mod tests {
         let on = Settings { scale_zero: true, zero_duration: Duration::from_secs(7), ..Settings::default() };
         assert_eq!(Rules::fixed(&on).zero, seconds(7));
         assert_eq!(Rules::read(&texts(&[(ZERO, "false")]), &texts(&[]), &on).unwrap().zero, None);
+    }
+
+    #[test]
+    fn what_publishes_ports_is_never_idle() {
+        let published = (PUBLISH, "8000:80");
+        for (label, annotation) in [(Some((ZERO, "true")), None), (None, Some((FREEZE, "5s")))] {
+            let annotations: Vec<_> = [published].into_iter().chain(annotation).collect();
+            let labels: Vec<_> = label.into_iter().collect();
+            assert!(rules(&labels, &annotations).unwrap_err().to_string().contains("do not go together"));
+        }
+        let on = Settings { scale_zero: true, ..Settings::default() };
+        assert_eq!(Rules::read(&texts(&[]), &texts(&[published]), &on).unwrap().zero, None);
     }
 
     #[test]

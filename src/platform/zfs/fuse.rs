@@ -54,6 +54,12 @@ pub(super) fn turn(verb: &str) -> Turn {
     Turn { locked: if MOUNTING.contains(&verb) && is_here() { lock() } else { None } }
 }
 
+/// Waits until what is being mounted is mounted: also what a daemon began that was killed, so that whoever looks for
+/// what it has left behind finds it.
+pub(super) fn settled() {
+    drop(turn("mount"));
+}
+
 /// Is ZFS on this host zfs-fuse? It has no /dev/zfs.
 fn is_here() -> bool {
     !Path::new("/dev/zfs").exists()

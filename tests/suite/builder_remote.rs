@@ -182,10 +182,27 @@ fn module_proxy(dir: &std::path::Path, module: &str, files: &[(&str, &str)]) -> 
     format!("{module} v1.0.0 {}\n{module} v1.0.0/go.mod {}\n", sums.0, sums.1)
 }
 
-/// A template of the shape of the stock golang-http one: a handler module of its own, a dependency that both have, a
-/// Dockerfile that ends in of-watchdog; and it is pushed.
+/// Writes a template of the shape of the stock golang-http and golang-middleware: the handler is a module of its own, the
+/// Dockerfile ends in of-watchdog; `serve` is how its program calls the handler.
+fn stock_template(daemon: &Daemon, name: &str, serve: &str) {
+    let template = |file: &str, text: &str| write(daemon, &format!("template/{name}/{file}"), text);
+    template("template.yml", &format!("language: {name}\nfprocess: ./handler\n"));
+    template("go.mod", "module handler\n\ngo 1.22\n");
+    template(
+        "main.go",
+        &format!(
+            "package main\n\nimport (\n\t\"net/http\"\n\n\t\"handler/function\"\n)\n\nfunc main() {{\n\thttp.HandleFunc(\"/\", {serve})\n\thttp.ListenAndServe(\":8082\", nil)\n}}\n"
+        ),
+    );
+    template(
+        "Dockerfile",
+        "FROM scratch AS build\nFROM scratch\nWORKDIR /home/app\nENV fprocess=\"./handler\"\nENV mode=\"http\"\nENV upstream_url=\"http://127.0.0.1:8082\"\nCMD [\"./fwatchdog\"]\n",
+    );
+}
+
+/// With a dependency that both handler and template have, and a registry.
 #[test]
-fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() {
+fn templates_of_the_stock_shape_get_their_modules_their_watchdog_and_a_registry() {
     needs_go!();
     needs_stock!("faas-cli");
     let watchdog = needs_stock!("of-watchdog");
@@ -201,21 +218,22 @@ fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() 
     );
     let image = registry.name("team/stock", "1");
     let stack = format!(
-        "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  stock:\n    lang: golang-http\n    handler: ./f\n    image: {image}\n"
+        "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  stock:\n    lang: golang-http\n    handler: ./f\n    image: {image}\n  middle:\n    lang: golang-middleware\n    handler: ./m\n    image: {}\n    build_args:\n      GOFLAGS: -tags=special\n",
+        registry.name("team/middle", "1")
     );
     let settings = format!("proxy = \"file://{}\"\nwatchdog = {watchdog:?}\npush = true", proxy.path().display());
     let daemon = builder(&settings, &stack);
-    let template = |name: &str, text: &str| write(&daemon, &format!("template/golang-http/{name}"), text);
-    template("template.yml", "language: golang-http\nfprocess: ./handler\n");
-    template("go.mod", "module handler\n\ngo 1.22\n");
-    template(
-        "main.go",
-        "package main\n\nimport (\n\t\"net/http\"\n\n\t\"handler/function\"\n)\n\nfunc main() {\n\thttp.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(function.Handle().Body)) })\n\thttp.ListenAndServe(\":8082\", nil)\n}\n",
+    stock_template(
+        &daemon,
+        "golang-http",
+        "func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(function.Handle().Body)) }",
     );
-    template(
-        "Dockerfile",
-        "FROM scratch AS build\nFROM scratch\nWORKDIR /home/app\nENV fprocess=\"./handler\"\nENV mode=\"http\"\nENV upstream_url=\"http://127.0.0.1:8082\"\nCMD [\"./fwatchdog\"]\n",
-    );
+    stock_template(&daemon, "golang-middleware", "function.Handle");
+    write(&daemon, "m/go.mod", "module handler/function\n\ngo 1.22\n");
+    write(&daemon, "m/handler.go", HANDLER);
+    // A build argument decides which file is compiled.
+    write(&daemon, "m/one.go", "//go:build !special\n\npackage function\n\nconst Word = \"ordinary\"\n");
+    write(&daemon, "m/two.go", "//go:build special\n\npackage function\n\nconst Word = \"special\"\n");
     write(&daemon, "f/go.mod", "module handler/function\n\ngo 1.22\n\nrequire example.com/sdk v1.0.0\n");
     write(&daemon, "f/go.sum", &sums);
     write(
@@ -229,6 +247,8 @@ fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() 
     assert!(head.status.success(), "{}", printed(&head));
     let answer = eventually("an answer", || Some(daemon.call("stock")).filter(|answer| answer.status == 200));
     assert_eq!(answer.text(), "through the watchdog");
+    let answer = eventually("an answer", || Some(daemon.call("middle")).filter(|answer| answer.status == 200));
+    assert_eq!(answer.text(), "special");
     // What was pushed can be pulled.
     assert!(daemon.run(&["image", "rm", &image]).status.success());
     let pulled = daemon.run(&["image", "pull", &image]);

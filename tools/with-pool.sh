@@ -24,7 +24,7 @@ destroy() { timeout -k 1 60 zpool destroy "$pool" || timeout -k 1 60 zpool destr
 clean() {
     if [ -n "$made" ] && ! destroy; then
         if [ -n "$fuse" ]; then
-            echo "with-pool: zfs-fuse does not give up pool $pool: it is killed" >&2
+            echo "error: zfs-fuse does not give up pool $pool: it is killed" >&2
             tools/zfs-fuse.sh abandon $state.pid
         fi
         failed=1

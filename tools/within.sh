@@ -28,7 +28,7 @@ wait $command || status=$?
 while kill -0 $command 2> /dev/null; do status=130; wait $command || true; done
 kill -- -$watch 2> /dev/null || true
 if [ $SECONDS -ge "$seconds" ]; then
-    echo "within: killed after $seconds seconds: $*" >&2
+    echo "error: killed after $seconds seconds: $*" >&2
     exit 124
 fi
 exit $status

@@ -1,10 +1,12 @@
-//! HTTP for the builder: bounded in bytes and in time, no logins, no redirects to what is not encrypted.
+//! HTTP for the builder: bounded in bytes and in time, no logins. Archives and modules may be redirected, not to what is
+//! not encrypted; Git hosts may not redirect at all, so that none but those of the configuration are asked.
 
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response};
+use http::header::LOCATION;
+use http::{HeaderMap, Method, Response, Uri};
 use ureq::Body;
 
 use crate::fault::{Context, Fault, Kind, Result};
@@ -29,22 +31,27 @@ impl Remote {
         if let Some(path) = url.strip_prefix("file://") {
             return local(Path::new(path), most);
         }
-        self.answer(url, &HeaderMap::new(), None, most)
+        let headers = HeaderMap::new();
+        self.again(url, most, |at| self.http.send(&Method::GET, at, &headers, None).map(|(response, _)| response))
     }
 
-    /// The answer to a GET, or to a POST of `body`.
+    /// The answer to a GET, or to a POST of `body`, from this host and no other: no redirect is followed.
     pub fn answer(&self, url: &str, headers: &HeaderMap, body: Option<&[u8]>, most: u64) -> Result<Vec<u8>> {
+        self.again(url, most, |at| match body {
+            None => self.http.get_once(at, headers),
+            Some(body) => self.http.send_body(&Method::POST, at, headers, None, body),
+        })
+    }
+
+    /// Asks until there is an answer, or no hope.
+    fn again(&self, url: &str, most: u64, ask: impl Fn(&Uri) -> Result<Response<Body>>) -> Result<Vec<u8>> {
         let at = url.parse().map_err(|_| Fault::invalid(format!("{} is no URL", url.escape_debug())))?;
         let started = Instant::now();
         let mut attempt = 0;
         loop {
             self.http.pause(attempt, None);
             attempt += 1;
-            let answered = match body {
-                None => self.http.send(&Method::GET, &at, headers, None).map(|(response, _)| response),
-                Some(body) => self.http.send_body(&Method::POST, &at, headers, None, body),
-            };
-            let result = answered.and_then(|response| self.read(url, response, started, most));
+            let result = ask(&at).and_then(|response| self.read(url, response, started, most));
             match result {
                 Err(fault) if fault.kind() == Kind::System && attempt < self.http.attempts() => {}
                 other => return other,
@@ -54,6 +61,11 @@ impl Remote {
 
     fn read(&self, url: &str, response: Response<Body>, started: Instant, most: u64) -> Result<Vec<u8>> {
         let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            let to: String = to.chars().filter(|c| !c.is_control()).take(200).collect();
+            return Err(Fault::invalid(format!("it has moved to {to}, which is not followed: name its new place")));
+        }
         if !status.is_success() {
             let kind = match status.as_u16() {
                 404 | 410 => Kind::NotFound,

@@ -306,6 +306,25 @@ mod tests {
     }
 
     #[test]
+    fn a_go_that_needs_libraries_sees_those_of_the_system_that_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, system) = (temp.path().join("go"), temp.path().join("system"));
+        for dir in ["go/bin", "system/lib", "system/usr/lib", "system/home"] {
+            fs::create_dir_all(temp.path().join(dir)).unwrap();
+        }
+        fs::write(root.join("VERSION"), "go1.20.1\n").unwrap();
+        // This test needs a loader, too.
+        fs::copy(std::env::current_exe().unwrap(), root.join("bin/go")).unwrap();
+        let settings = Settings { go: Some(root.clone()), system: system.clone(), ..Settings::default() };
+        let go = Toolchains::new(&settings, temp.path().join("t")).host().unwrap().unwrap();
+        assert!(go.mounts.iter().all(|mount| mount.access == Access::Read));
+        let shown: Vec<_> = go.mounts.into_iter().map(|mount| (mount.source, mount.target)).collect();
+        let expected = [(root, "/go"), (system.join("lib"), "/lib"), (system.join("usr/lib"), "/usr/lib")]
+            .map(|(a, b)| (a, b.into()));
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
     fn a_host_without_a_fitting_go_says_so() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("go");

@@ -165,7 +165,7 @@ fn check(root: &Path) -> Result<()> {
     let inside = |name: &&str| fs::canonicalize(root.join(name)).is_ok_and(|path| path.starts_with(&root));
     let missing = match root.join("lib").is_dir() {
         false => "lib",
-        true if LOADERS.iter().any(|name| inside(&name)) => return Ok(()),
+        true if LOADERS.iter().any(inside) => return Ok(()),
         true => LOADERS[0],
     };
     Err(Fault::invalid(format!("it is no system of this host's sort: it has no {missing}")))

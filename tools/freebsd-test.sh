@@ -9,12 +9,13 @@
 #                   on a file in FREEBSD_DIR
 #   FREEBSD_STOCK   directory here with faas-cli and docker-registry built for FreeBSD; without the first its
 #                   tests are skipped, without the second those with a registry fail unless PATH there has it
+#   FREEBSD_GO      a Go tree here that runs there; without it, and without a go in PATH there, what builds is skipped
 #   FREEBSD_THREADS tests at once                                [2]
 #   FREEBSD_KEEP=1  leaves directory and pool there, to look at
 #   FAAS_JAILS_TEST_* are handed over: with FAAS_JAILS_TEST_PF=1, tests that replace the machine's pf rules run, too
 #
 # Without arguments every test binary runs: the library's own tests, freebsd_platform, zfs, image, suite.
-# The machine needs no compiler and no package; program and tests are cross-compiled here (freebsd-toolchain.sh).
+# The machine needs no compiler and no package, but Go for what builds functions; program and tests are cross-compiled here (freebsd-toolchain.sh).
 # Everything that the kernel shows (jails, dying ones too, mounts, datasets, interfaces, rules, files) is counted
 # before and after; more afterwards than before fails the run.
 set -euo pipefail
@@ -50,12 +51,16 @@ count temporary-files "find /tmp /var/tmp -mindepth 1 -maxdepth 1"
 gather() { # gather NAME EXECUTABLE...: program, tests and parts in one directory, which it prints
     local stage
     stage=$(mktemp -d)
-    mkdir -p "$stage/stock"
+    mkdir -p "$stage/stock" "$stage/tests/functions"
     cp "target-freebsd/$target/debug/faas-jails" "$stage/faas-jails"
-    cp -r deploy "$stage/deploy"
+    cp -r deploy templates functions stack.yml "$stage"
+    cp -r tests/functions/called "$stage/tests/functions"
+    # A stripped-down system has no certificates to put into images.
+    cp "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$stage/certificates.pem"
     while [ $# -gt 0 ]; do cp "$2" "$stage/test-$1"; shift 2; done
     GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 go build -C tests/functions/probe -trimpath -ldflags='-s -w' \
         -buildvcs=false -o "$stage/probe" . >&2
+    [ -z "${FREEBSD_GO:-}" ] || cp -r "$FREEBSD_GO" "$stage/go"
     [ -z "${FREEBSD_STOCK:-}" ] || cp "$FREEBSD_STOCK"/* "$stage/stock/"
     echo "$stage"
 }
@@ -63,7 +68,8 @@ gather() { # gather NAME EXECUTABLE...: program, tests and parts in one director
 run() { # run NAME [FILTER]: one test binary
     local wishes=''
     [ -z "${!FAAS_JAILS_TEST_@}" ] || wishes=$(declare -p "${!FAAS_JAILS_TEST_@}" | sed "s/^declare -[^ ]* //" | tr '\n' ' ')
-    there "cd '$dir' && env $wishes FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
+    there "cd '$dir' && env PATH=\"\$PATH:$dir/go/bin\" $wishes FAAS_JAILS_TEST_DATASET=$pool/tests FAAS_JAILS_TEST_PARTS='$dir' \
+        SSL_CERT_FILE='$dir/certificates.pem' \
         $([ "$1" != lib ] || echo "TMPDIR='$dir/disk'") RUST_BACKTRACE=0 ./test-$1 --test-threads=$([ "$1" = suite ] && echo "$threads" || echo 1) --show-output ${2:-} 2>&1"
 }
 

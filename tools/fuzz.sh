@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fuzzes what reads images, a minute for each target, and says how many inputs were tried.
+# Fuzzes what reads images and calls, a minute for each target, and says how many inputs were tried.
 #
 #   tools/fuzz.sh [SECONDS] [TARGET]...
 #
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 seconds=60
 case ${1:-} in [0-9]*) seconds=$1; shift ;; esac
 targets=("$@")
-[ $# -gt 0 ] || targets=(reference manifest image_config layer unpack)
+[ $# -gt 0 ] || targets=(reference manifest image_config layer unpack call)
 
 PATH=$PATH:$PWD/target/fuzz-tool/bin
 command -v cargo-fuzz > /dev/null || cargo install --quiet --locked --root target/fuzz-tool cargo-fuzz

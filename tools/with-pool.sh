@@ -9,18 +9,26 @@
 set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
+cd "$(dirname "$0")/.."
 state=/run/lock/faas-jails-test-zfs-fuse
 dir=$(mktemp -d /tmp/faas-jails-pool.XXXXXX)
 pool=fjt$$x$RANDOM
 fuse='' made=''
 
-answers() { zpool list -H > /dev/null 2>&1; }
+answers() { timeout -k 1 20 zpool list -H > /dev/null 2>&1; }
 fuse_pid() { # the zfs-fuse that a test run has started, if it lives
     local pid
     pid=$(cat $state.pid 2> /dev/null) && [ "$(cat "/proc/$pid/comm" 2> /dev/null)" = zfs-fuse ] && echo "$pid"
 }
+destroy() { timeout -k 1 60 zpool destroy "$pool" || timeout -k 1 60 zpool destroy -f "$pool"; }
 clean() {
-    [ -z "$made" ] || zpool destroy "$pool" || zpool destroy -f "$pool"
+    if [ -n "$made" ] && ! destroy; then
+        if [ -n "$fuse" ]; then
+            echo "error: zfs-fuse does not give up pool $pool: it is killed" >&2
+            tools/zfs-fuse.sh abandon $state.pid
+        fi
+        failed=1
+    fi
     rm -rf "$dir"
     [ -n "$fuse" ] || return 0
     exec 9> $state.start
@@ -32,7 +40,12 @@ clean() {
         rm -f $state.pid
     fi
 }
-trap clean EXIT
+ended() { # what the command said, unless the pool could not be destroyed
+    local status=$? failed=''
+    clean
+    exit $((status > 0 ? status : ${failed:-0}))
+}
+trap ended EXIT
 
 if [ ! -e /dev/zfs ]; then
     [ -e /dev/fuse ] || { echo "with-pool: needs ZFS in the kernel, or /dev/fuse for zfs-fuse" >&2; exit 1; }
@@ -42,8 +55,7 @@ if [ ! -e /dev/zfs ]; then
     flock -s 8
     fuse=1
     if ! answers; then
-        rm -f $state.pid
-        zfs-fuse --no-kstat-mount -p $state.pid 8>&- 9>&-
+        tools/zfs-fuse.sh start $state.pid 8>&- 9>&-
         for _ in $(seq 100); do if answers; then break; fi; sleep 0.1; done
         answers || { echo "with-pool: zfs-fuse does not answer" >&2; exit 1; }
     fi

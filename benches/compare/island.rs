@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::report::{columns, heading, least, median, row};
-use crate::support::Daemon;
 use crate::support::git;
 use crate::support::sky::Sky;
+use crate::support::{Daemon, parts};
 
 const ROUNDS: usize = 40;
 const PARALLEL: usize = 10;
@@ -15,8 +15,8 @@ const CALL: &str = "Encode(100.1, 80.9)";
 const OUTPUT: &str = "100.1/80.9";
 
 pub fn run() {
-    if let Some(reason) = git::lacks() {
-        println!("(without island: {reason})\n");
+    if !git::installed() || !parts::installed("go") {
+        println!("(without island: needs git and go)\n");
         return;
     }
     let sky = Sky::with(Daemon::with(), "parallel = 10\ncpu_millis = 2000");

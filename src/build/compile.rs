@@ -34,8 +34,8 @@ impl Builder {
     /// Compiles the recipe's main package; gives the path of the program.
     pub(super) fn compile(&self, build: &Compilation<'_>, log: &Log<'_>) -> Result<PathBuf> {
         let work = build.workspace.writable("compile")?;
-        let argv = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "/work/handler"];
-        let argv = argv.iter().chain(&[build.recipe.package.as_str()]).map(|word| (*word).to_owned()).collect();
+        let words = ["-buildvcs=false", "-ldflags=-s -w", "-o", "/work/handler", build.recipe.package.as_str()];
+        let argv = self.command("build", &words);
         let outcome = self.go(build, "compile", argv, &join("/src", &build.recipe.module), &work, log)?;
         self.check(&outcome, "it does not compile")?;
         Ok(work.join("handler"))
@@ -44,7 +44,7 @@ impl Builder {
     /// Runs the handler's own tests, as stock templates do.
     pub(super) fn test(&self, build: &Compilation<'_>, tests: &str, log: &Log<'_>) -> Result<()> {
         let work = build.workspace.writable("test")?;
-        let argv = ["go", "test", "-trimpath", "./..."].map(str::to_owned).to_vec();
+        let argv = self.command("test", &["./..."]);
         let outcome = self.go(build, "test", argv, &join("/src", tests), &work, log)?;
         self.check(&outcome, "its tests fail")
     }
@@ -58,7 +58,7 @@ impl Builder {
         log.step(&format!("compiling Go {}'s standard library for {platform}, once", go.version));
         let workspace = Workspace::make(&self.dir.join("work"))?;
         let (cache, work) = (workspace.writable("cache")?, workspace.writable("work")?);
-        let argv = ["go", "build", "-trimpath"].iter().chain(&COMMON).map(|word| (*word).to_owned()).collect();
+        let argv = self.command("build", &COMMON);
         let mut job = Job::new(self.jobs.name("std")?, argv, self.settings.limits());
         job.mounts = go.mounts.clone();
         job.mounts.push(shown(&work, "/work", Access::Write));
@@ -68,6 +68,12 @@ impl Builder {
         let outcome = self.jobs.run(job, None)?;
         self.check(&outcome, "the standard library does not compile")?;
         self.caches.keep_standard(key, &cache)
+    }
+
+    fn command(&self, verb: &str, words: &[&str]) -> Vec<String> {
+        let processes = format!("-p={}", self.settings.processes());
+        let all = ["go", verb, "-trimpath", &processes];
+        all.iter().chain(words).map(|word| (*word).to_owned()).collect()
     }
 
     fn go(

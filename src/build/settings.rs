@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::GoVersion;
+use super::{GoVersion, base};
 use crate::config;
 
 /// How Go functions are compiled.
@@ -22,8 +22,10 @@ pub struct Settings {
     /// Hosts (`host` or `host:port`) from which repositories may be fetched. Loopback ones are spoken to in plain HTTP.
     pub git_hosts: Vec<String>,
     /// Where the libraries are that a Go installation needs which is not statically linked: a directory that looks like
-    /// a system's root.
-    pub system: PathBuf,
+    /// a system's root. Unset: the base, where it is made, or else the host itself.
+    pub system: Option<PathBuf>,
+    /// The base that `faas-jails init` makes.
+    pub base: Option<base::Settings>,
     /// An of-watchdog for this host's platform, for templates that want one in their image; unset: that of this
     /// program's PATH.
     pub watchdog: Option<PathBuf>,
@@ -71,7 +73,8 @@ impl Default for Settings {
             archives: Vec::new(),
             proxy: None,
             git_hosts: ["github.com", "gitlab.com", "codeberg.org", "bitbucket.org"].map(str::to_owned).to_vec(),
-            system: "/".into(),
+            system: None,
+            base: None,
             watchdog: None,
             payload_secret: None,
             push: false,
@@ -87,7 +90,18 @@ impl Default for Settings {
     }
 }
 
+/// Bytes of memory that one process of the compiler may come to need. On FreeBSD it is also about what one reserves
+/// within twice a build's memory and the 4 GB that every jail may reserve beyond.
+const PROCESS: u64 = 512 << 20;
+
 impl Settings {
+    /// How many processes of the compiler may run at once in a build: as many as it has processors, and memory for.
+    pub fn processes(&self) -> u64 {
+        let all = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let processors = self.cpu_millis.map_or_else(all, |millis| millis.div_ceil(1000));
+        processors.min(self.memory / PROCESS).max(1)
+    }
+
     /// Limits of one step of a build.
     pub fn limits(&self) -> crate::job::Limits {
         crate::job::Limits {
@@ -102,5 +116,20 @@ impl Settings {
                 ..Default::default()
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_has_no_more_processes_than_processors_and_memory() {
+        let processes = |memory, cpu_millis| Settings { memory, cpu_millis, ..Settings::default() }.processes();
+        assert_eq!(processes(2 << 30, Some(64_000)), 4);
+        assert_eq!(processes(64 << 30, Some(2_500)), 3);
+        assert_eq!(processes(1 << 20, Some(64_000)), 1);
+        assert_eq!(processes(64 << 30, Some(0)), 1);
+        assert!((1..=4).contains(&processes(2 << 30, None)));
     }
 }

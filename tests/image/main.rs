@@ -4,6 +4,8 @@ mod corpus;
 mod differential;
 mod interrupted;
 mod load;
+#[cfg(target_os = "linux")]
+mod memory;
 mod misbehaviour;
 mod registry;
 mod server;

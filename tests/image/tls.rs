@@ -74,6 +74,22 @@ fn a_registry_is_believed_by_a_configured_authority_only() {
 }
 
 #[test]
+fn a_registry_is_spoken_to_in_plain_text_where_that_is_configured_only() {
+    let test = "a_registry_is_spoken_to_in_plain_text_where_that_is_configured_only";
+    if !is_root(test) {
+        return;
+    }
+    let content = content();
+    let server = named(Server::start(move |request| content.answer(request)));
+    let mut settings = quick();
+    settings.registries.attempts = 1;
+    pull_with(&server, settings.clone(), &none()).1.unwrap_err();
+    assert!(server.seen().is_empty(), "plain text was spoken unasked");
+    settings.registries.insecure.insert(server.address.clone());
+    pull_with(&server, settings, &none()).1.unwrap();
+}
+
+#[test]
 fn no_redirect_and_no_token_server_leads_back_to_plain_text() {
     let test = "no_redirect_and_no_token_server_leads_back_to_plain_text";
     let Some(authority) = Authority::new(test).filter(|_| is_root(test)) else { return };

@@ -1,46 +1,16 @@
 //! `faas-jails build`: the functions of a stack file, compiled without Docker and deployed by stock faas-cli.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::needs_stock;
-use crate::support::daemon::Options;
-use crate::support::{Daemon, eventually, parts};
+use crate::support::{Daemon, eventually, gostd, parts};
+use crate::{needs_go, needs_stock};
 
-/// Ends the test, loudly, on a machine without Go.
-#[macro_export]
-macro_rules! needs_compiler {
-    () => {
-        $crate::needs_root!();
-        if !$crate::support::parts::installed("go") {
-            $crate::support::announce_skip(&$crate::support::this_test(), "needs go");
-            return;
-        }
-    };
-}
-
-/// A daemon with these lines in `[builder]`, to which the compiled standard library is lent if another test left it: it
-/// is the same for all.
-pub fn with_builder(lines: &str) -> Options {
-    Daemon::with().without_images().table(&format!("[builder]\n{lines}"))
-}
-
-/// Lends the compiled standard library to a daemon that has not been started, or takes it for the next test.
-pub fn share_standard_library(root: &Path) {
-    let (own, kept) = (root.join("builder/std"), parts::project().join("target/functions/std"));
-    let copy = |from: &Path, to: &Path| {
-        fs::create_dir_all(to.parent().expect("a parent")).expect("making a directory");
-        Command::new("cp").arg("-Rp").arg(from).arg(to).status().is_ok_and(|status| status.success())
-    };
-    if kept.exists() && !own.exists() {
-        copy(&kept, &own);
-    } else if own.exists() && !kept.exists() {
-        let beside = kept.with_extension(std::process::id().to_string());
-        if !copy(&own, &beside) || fs::rename(&beside, &kept).is_err() {
-            let _ = fs::remove_dir_all(&beside);
-        }
-    }
+/// A daemon with these lines in `[builder]`, not started.
+pub fn with_builder(lines: &str) -> Daemon {
+    let daemon = Daemon::with().without_images().table(&gostd::builder(lines)).prepare();
+    gostd::lend(&daemon);
+    daemon
 }
 
 /// Copies a directory of the project beside a daemon's stack file.
@@ -65,17 +35,14 @@ pub fn printed(output: &Output) -> String {
 pub fn build(daemon: &Daemon, arguments: &[&str]) -> Output {
     let file = daemon.scratch().join("stack.yml").display().to_string();
     let all: Vec<&str> = ["build", "-f", &file].into_iter().chain(arguments.iter().copied()).collect();
-    let output = daemon.run(&all);
-    share_standard_library(&daemon.root);
-    output
+    daemon.run(&all)
 }
 
 #[test]
 fn the_shipped_stack_file_is_built_deployed_and_called() {
-    needs_compiler!();
+    needs_go!();
     needs_stock!("faas-cli");
-    let mut daemon = with_builder("proxy = \"off\"").prepare();
-    share_standard_library(&daemon.root);
+    let mut daemon = with_builder("proxy = \"off\"");
     daemon.start_again();
     for (from, to) in [("stack.yml", "stack.yml"), ("templates", "templates"), ("functions", "functions")] {
         bring(&daemon, from, to);
@@ -105,9 +72,8 @@ fn the_shipped_stack_file_is_built_deployed_and_called() {
 
 #[test]
 fn a_function_that_does_not_compile_is_quoted_and_the_others_are_built() {
-    needs_compiler!();
-    let daemon = with_builder("proxy = \"off\"").prepare();
-    share_standard_library(&daemon.root);
+    needs_go!();
+    let daemon = with_builder("proxy = \"off\"");
     bring(&daemon, "templates", "templates");
     let function =
         |name: &str| format!("  {name}:\n    lang: go-http\n    handler: ./{name}\n    image: local/{name}:1\n");

@@ -7,21 +7,20 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::builder::{bring, printed, share_standard_library, with_builder, write};
+use super::builder::{bring, printed, with_builder, write};
 use crate::support::registry::{Access, Registry};
 use crate::support::{Daemon, eventually};
-use crate::{needs_compiler, needs_root, needs_stock};
+use crate::{needs_go, needs_stock};
 
 const SECRET: &str = "a secret of the tests\n";
 
 /// A daemon that takes remote builds, with a stack file of one function.
 fn builder(settings: &str, stack: &str) -> Daemon {
-    let mut daemon = with_builder(&format!("payload_secret = \"PAYLOAD\"\n{settings}")).prepare();
+    let mut daemon = with_builder(&format!("payload_secret = \"PAYLOAD\"\n{settings}"));
     let secret = daemon.scratch().join("payload-secret").display().to_string();
     fs::write(&secret, SECRET).expect("writing the payload secret");
     let text = fs::read_to_string(&daemon.config).expect("reading the configuration");
     fs::write(&daemon.config, text.replace("PAYLOAD", &secret)).expect("writing the configuration");
-    share_standard_library(&daemon.root);
     daemon.start_again();
     write(&daemon, "stack.yml", stack);
     daemon
@@ -31,16 +30,14 @@ fn publish(daemon: &Daemon, verb: &str) -> std::process::Output {
     let secret = daemon.scratch().join("payload-secret").display().to_string();
     let url = daemon.url();
     let arguments = ["-f", "stack.yml", "--remote-builder", &url, "--payload-secret", &secret];
-    let output = daemon.faas_cli(&[&[verb][..], &arguments].concat());
-    share_standard_library(&daemon.root);
-    output
+    daemon.faas_cli(&[&[verb][..], &arguments].concat())
 }
 
 const HANDLER: &str = "package function\n\nimport \"net/http\"\n\nfunc Handle(w http.ResponseWriter, r *http.Request) { w.Write([]byte(Word)) }\n";
 
 #[test]
 fn faas_cli_publishes_with_sealed_secrets_and_deploys() {
-    needs_compiler!();
+    needs_go!();
     needs_stock!("faas-cli");
     let stack = "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  f:\n    lang: go-http\n    handler: ./f\n    image: local/f:1\n    build_secrets:\n      token: ./token.txt\n";
     let daemon = builder("proxy = \"off\"", stack);
@@ -72,7 +69,7 @@ fn faas_cli_publishes_with_sealed_secrets_and_deploys() {
 
 #[test]
 fn a_template_that_is_not_go_fails_with_a_sentence_and_a_wrong_secret_without_one() {
-    needs_root!();
+    needs_go!();
     needs_stock!("faas-cli");
     let stack = "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  f:\n    lang: python3-http\n    handler: ./f\n    image: local/f:1\n";
     let daemon = builder("proxy = \"off\"", stack);
@@ -115,7 +112,7 @@ fn signed(body: &[u8]) -> String {
 
 #[test]
 fn what_is_not_signed_or_leads_out_is_refused_before_it_is_unpacked() {
-    needs_root!();
+    needs_go!();
     let daemon = builder("proxy = \"off\"\nsource = 100000", "functions: {}\n");
     let config = ("com.openfaas.docker.config", "{\"image\":\"local/f:1\"}");
     let send = |body: &[u8], signature: Option<&str>| {
@@ -151,8 +148,9 @@ fn what_is_not_signed_or_leads_out_is_refused_before_it_is_unpacked() {
 
 #[test]
 fn remote_builds_are_off_unless_there_is_a_secret() {
-    needs_root!();
-    let daemon = with_builder("proxy = \"off\"").start();
+    needs_go!();
+    let mut daemon = with_builder("proxy = \"off\"");
+    daemon.start_again();
     let answer = daemon.http.request("POST", "/build").body(&b"x"[..]).send();
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("builder.payload_secret"), "{}", answer.text());
@@ -184,11 +182,28 @@ fn module_proxy(dir: &std::path::Path, module: &str, files: &[(&str, &str)]) -> 
     format!("{module} v1.0.0 {}\n{module} v1.0.0/go.mod {}\n", sums.0, sums.1)
 }
 
-/// A template of the shape of the stock golang-http one: a handler module of its own, a dependency that both have, a
-/// Dockerfile that ends in of-watchdog; and it is pushed.
+/// Writes a template of the shape of the stock golang-http and golang-middleware: the handler is a module of its own, the
+/// Dockerfile ends in of-watchdog; `serve` is how its program calls the handler.
+fn stock_template(daemon: &Daemon, name: &str, serve: &str) {
+    let template = |file: &str, text: &str| write(daemon, &format!("template/{name}/{file}"), text);
+    template("template.yml", &format!("language: {name}\nfprocess: ./handler\n"));
+    template("go.mod", "module handler\n\ngo 1.22\n");
+    template(
+        "main.go",
+        &format!(
+            "package main\n\nimport (\n\t\"net/http\"\n\n\t\"handler/function\"\n)\n\nfunc main() {{\n\thttp.HandleFunc(\"/\", {serve})\n\thttp.ListenAndServe(\":8082\", nil)\n}}\n"
+        ),
+    );
+    template(
+        "Dockerfile",
+        "FROM scratch AS build\nFROM scratch\nWORKDIR /home/app\nENV fprocess=\"./handler\"\nENV mode=\"http\"\nENV upstream_url=\"http://127.0.0.1:8082\"\nCMD [\"./fwatchdog\"]\n",
+    );
+}
+
+/// With a dependency that both handler and template have, and a registry.
 #[test]
-fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() {
-    needs_compiler!();
+fn templates_of_the_stock_shape_get_their_modules_their_watchdog_and_a_registry() {
+    needs_go!();
     needs_stock!("faas-cli");
     let watchdog = needs_stock!("of-watchdog");
     let registry = Registry::start(Access::Anonymous);
@@ -203,21 +218,22 @@ fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() 
     );
     let image = registry.name("team/stock", "1");
     let stack = format!(
-        "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  stock:\n    lang: golang-http\n    handler: ./f\n    image: {image}\n"
+        "version: 1.0\nprovider:\n  name: openfaas\nfunctions:\n  stock:\n    lang: golang-http\n    handler: ./f\n    image: {image}\n  middle:\n    lang: golang-middleware\n    handler: ./m\n    image: {}\n    build_args:\n      GOFLAGS: -tags=special\n",
+        registry.name("team/middle", "1")
     );
     let settings = format!("proxy = \"file://{}\"\nwatchdog = {watchdog:?}\npush = true", proxy.path().display());
     let daemon = builder(&settings, &stack);
-    let template = |name: &str, text: &str| write(&daemon, &format!("template/golang-http/{name}"), text);
-    template("template.yml", "language: golang-http\nfprocess: ./handler\n");
-    template("go.mod", "module handler\n\ngo 1.22\n");
-    template(
-        "main.go",
-        "package main\n\nimport (\n\t\"net/http\"\n\n\t\"handler/function\"\n)\n\nfunc main() {\n\thttp.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(function.Handle().Body)) })\n\thttp.ListenAndServe(\":8082\", nil)\n}\n",
+    stock_template(
+        &daemon,
+        "golang-http",
+        "func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(function.Handle().Body)) }",
     );
-    template(
-        "Dockerfile",
-        "FROM scratch AS build\nFROM scratch\nWORKDIR /home/app\nENV fprocess=\"./handler\"\nENV mode=\"http\"\nENV upstream_url=\"http://127.0.0.1:8082\"\nCMD [\"./fwatchdog\"]\n",
-    );
+    stock_template(&daemon, "golang-middleware", "function.Handle");
+    write(&daemon, "m/go.mod", "module handler/function\n\ngo 1.22\n");
+    write(&daemon, "m/handler.go", HANDLER);
+    // A build argument decides which file is compiled.
+    write(&daemon, "m/one.go", "//go:build !special\n\npackage function\n\nconst Word = \"ordinary\"\n");
+    write(&daemon, "m/two.go", "//go:build special\n\npackage function\n\nconst Word = \"special\"\n");
     write(&daemon, "f/go.mod", "module handler/function\n\ngo 1.22\n\nrequire example.com/sdk v1.0.0\n");
     write(&daemon, "f/go.sum", &sums);
     write(
@@ -231,6 +247,8 @@ fn a_template_of_the_stock_shape_gets_its_modules_its_watchdog_and_a_registry() 
     assert!(head.status.success(), "{}", printed(&head));
     let answer = eventually("an answer", || Some(daemon.call("stock")).filter(|answer| answer.status == 200));
     assert_eq!(answer.text(), "through the watchdog");
+    let answer = eventually("an answer", || Some(daemon.call("middle")).filter(|answer| answer.status == 200));
+    assert_eq!(answer.text(), "special");
     // What was pushed can be pulled.
     assert!(daemon.run(&["image", "rm", &image]).status.success());
     let pulled = daemon.run(&["image", "pull", &image]);

@@ -1,30 +1,29 @@
-//! Git repositories served on loopback by git's own `http-backend` behind a small HTTP server.
+//! Git repositories served on loopback: by git's own `http-backend` behind a small HTTP server, or, on a machine without
+//! git, by [`super::git_own`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use super::git_own::Objects;
 
 /// How long a client may keep a connection without saying anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether this machine has what repositories are made and built with: git with its http-backend, and Go.
-pub fn lacks() -> Option<&'static str> {
-    let works = |program: &str, argument: &str| {
-        let run = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
-    };
-    let backend = || {
-        let out = Command::new("git").arg("--exec-path").output().ok()?;
-        let dir = String::from_utf8(out.stdout).ok()?;
-        Path::new(dir.trim()).join("git-http-backend").exists().then_some(())
-    };
-    (!works("git", "--version") || backend().is_none() || !works("go", "version")).then_some("needs git and go")
+/// Repositories of the tests' own, by name.
+type Owned = Arc<Mutex<BTreeMap<String, Objects>>>;
+
+/// Whether this machine has git with its http-backend.
+pub fn installed() -> bool {
+    let Ok(out) = Command::new("git").arg("--exec-path").output() else { return false };
+    Path::new(String::from_utf8_lossy(&out.stdout).trim()).join("git-http-backend").exists()
 }
 
 /// Serves every repository below a directory, read-only. Ends when it is dropped.
@@ -32,6 +31,7 @@ pub struct GitServer {
     /// Where.
     pub address: SocketAddr,
     root: PathBuf,
+    owned: Owned,
     requests: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -43,19 +43,22 @@ impl GitServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binding a port for git");
         let address = listener.local_addr().expect("a bound address");
         let (requests, ending) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let owned = Owned::default();
         let (counted, ended, dir) = (Arc::clone(&requests), Arc::clone(&ending), root.to_owned());
+        let known = Arc::clone(&owned);
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if ended.load(Ordering::SeqCst) {
                     return;
                 }
                 let (Ok(stream), dir, counted) = (stream, dir.clone(), Arc::clone(&counted)) else { continue };
+                let known = Arc::clone(&known);
                 std::thread::spawn(move || {
-                    let _ = serve(stream, &dir, &counted);
+                    let _ = serve(stream, &dir, &known, &counted);
                 });
             }
         });
-        Self { address, root: root.to_owned(), requests, ending, thread: Some(thread) }
+        Self { address, root: root.to_owned(), owned, requests, ending, thread: Some(thread) }
     }
 
     /// How many requests there have been.
@@ -70,6 +73,9 @@ impl GitServer {
 
     /// Makes an empty repository.
     pub fn repository(&self, name: &str) -> Repository {
+        if !installed() {
+            return self.own(name, |_| ());
+        }
         let bare = self.root.join(format!("{name}.git"));
         let work = self.root.join(format!("{name}.work"));
         run(&self.root, &["init", "-q", "-b", "main", "--bare", &bare.display().to_string()]);
@@ -77,7 +83,17 @@ impl GitServer {
         run(&bare, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
         run(&self.root, &["init", "-q", "-b", "main", &work.display().to_string()]);
         run(&work, &["remote", "add", "origin", &bare.display().to_string()]);
-        Repository { work }
+        Repository { work, owned: None }
+    }
+
+    /// Makes a repository of the tests' own, which `fill` may give what git would not.
+    pub fn own(&self, name: &str, fill: impl FnOnce(&mut Objects)) -> Repository {
+        let work = self.root.join(format!("{name}.work"));
+        fs::create_dir(&work).expect("making a work tree");
+        let mut objects = Objects::default();
+        fill(&mut objects);
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("/{name}.git"), objects);
+        Repository { work, owned: Some((format!("/{name}.git"), Arc::clone(&self.owned))) }
     }
 }
 
@@ -95,6 +111,7 @@ impl Drop for GitServer {
 pub struct Repository {
     /// Its work tree, whose files the test may change before [`Repository::publish`].
     pub work: PathBuf,
+    owned: Option<(String, Owned)>,
 }
 
 impl Repository {
@@ -110,6 +127,9 @@ impl Repository {
 
     /// Commits what is in the work tree, and publishes it; gives the commit.
     pub fn publish(&self) -> String {
+        if let Some((name, owned)) = &self.owned {
+            return with(owned, name, |objects| objects.commit(&self.work));
+        }
         run(&self.work, &["add", "-A"]);
         run(&self.work, &["commit", "-q", "--allow-empty", "-m", "change"]);
         run(&self.work, &["push", "-q", "-f", "origin", "HEAD"]);
@@ -118,18 +138,28 @@ impl Repository {
 
     /// Tags what is there now.
     pub fn tag(&self, name: &str) {
+        if let Some((own, owned)) = &self.owned {
+            return with(owned, own, |objects| objects.tag(name));
+        }
         run(&self.work, &["tag", name]);
         run(&self.work, &["push", "-q", "origin", name]);
     }
 
     /// Goes on on a new branch.
     pub fn branch(&self, name: &str) {
+        if let Some((own, owned)) = &self.owned {
+            return with(owned, own, |objects| objects.switch(name));
+        }
         run(&self.work, &["checkout", "-q", "-b", name]);
     }
 }
 
+fn with<T>(owned: &Owned, name: &str, change: impl FnOnce(&mut Objects) -> T) -> T {
+    change(owned.lock().unwrap_or_else(PoisonError::into_inner).get_mut(name).expect("the repository"))
+}
+
 /// Runs git, by no settings but these.
-fn run(dir: &Path, arguments: &[&str]) -> String {
+pub fn run(dir: &Path, arguments: &[&str]) -> String {
     let out = Command::new("git")
         .args(["-c", "user.name=test", "-c", "user.email=test@example.test", "-c", "safe.directory=*"])
         .args(arguments)
@@ -142,8 +172,8 @@ fn run(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
-/// One request as CGI (RFC 3875), then the connection is closed.
-fn serve(stream: TcpStream, root: &Path, requests: &AtomicUsize) -> std::io::Result<()> {
+/// One request, for git as CGI (RFC 3875), then the connection is closed.
+fn serve(stream: TcpStream, root: &Path, owned: &Owned, requests: &AtomicUsize) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
@@ -177,9 +207,19 @@ fn serve(stream: TcpStream, root: &Path, requests: &AtomicUsize) -> std::io::Res
         }
     }
     backend.env("CONTENT_LENGTH", length.to_string());
-    let mut child = backend.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
+    let own = path.find(".git/").map(|at| path.split_at(at + 4)).and_then(|(name, rest)| {
+        Some(owned.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.answer(rest, &body))
+    });
+    let mut stream = stream;
+    if let Some((kind, body)) = own {
+        return reply(&mut stream, "200 OK", &format!("Content-Type: {kind}\r\n"), &body);
+    }
+    if !installed() {
+        return reply(&mut stream, "404 Not Found", "", b"");
+    }
+    let mut child = backend.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut input = child.stdin.take().expect("a pipe");
     let feeder = std::thread::spawn(move || input.write_all(&body));
     let answer = child.wait_with_output()?.stdout;
@@ -188,8 +228,10 @@ fn serve(stream: TcpStream, root: &Path, requests: &AtomicUsize) -> std::io::Res
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
     let kept: String = head.lines().filter(|line| !line.starts_with("Status:")).map(|l| format!("{l}\r\n")).collect();
-    let body = answer.get(end + 4..).unwrap_or_default();
-    let mut stream = stream;
-    write!(stream, "HTTP/1.1 {status}\r\n{kept}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    reply(&mut stream, &status, &kept, answer.get(end + 4..).unwrap_or_default())
+}
+
+fn reply(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+    write!(stream, "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
     stream.write_all(body)
 }

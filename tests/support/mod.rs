@@ -12,6 +12,8 @@ pub mod daemon;
 pub mod dataset;
 pub mod gateway;
 pub mod git;
+pub mod git_own;
+pub mod gostd;
 pub mod http;
 pub mod image;
 pub mod images;

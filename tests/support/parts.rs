@@ -1,15 +1,15 @@
 //! Programs that tests run or put into images: built or looked up once per run, kept under target/.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use super::platform;
 
-/// The project's directory.
-pub fn project() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The project's directory; on a machine that was sent its parts, the directory with those.
+pub fn project() -> PathBuf {
+    platform::shipped_parts().unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
 }
 
 /// The program under test.

@@ -1,8 +1,6 @@
 //! A daemon that serves Sky Island's API, with Git repositories on loopback.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -10,25 +8,13 @@ use tempfile::TempDir;
 use super::daemon::Options;
 use super::git::{GitServer, Repository};
 use super::http::{Client, Response};
-use super::{Daemon, eventually, parts};
+use super::{Daemon, eventually, gostd, parts};
 
 /// The token of the admin routes.
 pub const TOKEN: &str = "a-token-of-the-tests-0123456789";
 
 /// The header that carries it.
 pub const HEADER: &str = "X-Sky-Island-Token";
-
-/// Ends the test, loudly, unless this machine can build and run Go functions.
-#[macro_export]
-macro_rules! needs_go {
-    () => {
-        $crate::needs_root!();
-        if let Some(reason) = $crate::support::git::lacks() {
-            $crate::support::announce_skip(&$crate::support::this_test(), reason);
-            return;
-        }
-    };
-}
 
 /// The daemon, its repositories and its API.
 pub struct Sky {
@@ -66,13 +52,15 @@ impl Sky {
         fs::write(secrets.join("island-token"), format!("{TOKEN}\n")).expect("writing the token");
         let git = GitServer::start(&repositories);
         let listen = if island.contains("listen =") { "" } else { "listen = \"127.0.0.1:0\"" };
+        // A slow machine is no failure.
+        let timeout = if island.contains("exec_timeout =") { "" } else { "exec_timeout = \"60s\"" };
         let options = options
             .without_images()
             .set(&format!("secret_mount_path = \"{}\"", secrets.display()))
-            .table(&format!("[builder]\ngit_hosts = [\"{}\"]\nproxy = \"off\"", git.address))
-            .table(&format!("[island]\n{listen}\n{island}"));
+            .table(&gostd::builder(&format!("git_hosts = [\"{}\"]\nproxy = \"off\"", git.address)))
+            .table(&format!("[island]\n{listen}\n{timeout}\n{island}"));
         let daemon = options.prepare();
-        lend_standard_library(&daemon.root);
+        gostd::lend(&daemon);
         Self { daemon, http: Client::new(([127, 0, 0, 1], 1).into()), git, dir }
     }
 
@@ -122,47 +110,8 @@ impl Sky {
     }
 }
 
-impl Drop for Sky {
-    fn drop(&mut self) {
-        keep_standard_library(&self.daemon.root);
-    }
-}
-
 /// The output in an answer.
 #[track_caller]
 pub fn data(answer: &Response) -> String {
     answer.value()["data"].as_str().unwrap_or_else(|| panic!("no data: {}", answer.text())).to_owned()
-}
-
-/// Go's standard library, compiled by a builder, takes most of a first build's time. It is the same for every daemon,
-/// so the first one's is lent to the others: hard links, whose files a build cannot change.
-fn lend_standard_library(root: &Path) {
-    let kept = parts::project().join("target/functions/std");
-    if kept.exists() {
-        let builder = root.join("builder");
-        fs::create_dir_all(&builder).expect("making the builder's directory");
-        assert!(copy(&kept, &builder.join("std")), "lending the standard library");
-    }
-}
-
-fn keep_standard_library(root: &Path) {
-    let (made, kept) = (root.join("builder/std"), parts::project().join("target/functions/std"));
-    if made.exists() && !kept.exists() {
-        let beside = kept.with_extension(std::process::id().to_string());
-        let _ = fs::create_dir_all(parts::project().join("target/functions"));
-        // Another test may have been faster.
-        if !copy(&made, &beside) || fs::rename(&beside, &kept).is_err() {
-            let _ = fs::remove_dir_all(&beside);
-        }
-    }
-}
-
-/// Copies a tree as it is, with links where the file system lets it; says whether that went well.
-fn copy(from: &Path, to: &Path) -> bool {
-    let copied = |option: &str| {
-        let _ = fs::remove_dir_all(to);
-        let status = Command::new("cp").arg(option).arg(from).arg(to).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    copied("-Rpl") || copied("-Rp")
 }

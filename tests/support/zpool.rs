@@ -98,8 +98,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs `zfs`, which must succeed.
+/// Runs `zfs`, which must succeed. As the program does it: zfs-fuse hangs when it mounts two filesystems at once.
 pub fn zfs(arguments: &[&str]) -> String {
+    let _turn = File::open("/run/zfs").and_then(|directory| directory.lock().map(|()| directory));
     run("zfs", arguments)
 }
 
@@ -124,8 +125,8 @@ impl Daemon {
         let users = locked("users", libc::LOCK_SH)?;
         if !answers() {
             let pid_file = pid_file();
-            let _ = std::fs::remove_file(&pid_file);
-            let started = Command::new("zfs-fuse").args(["--no-kstat-mount", "-p"]).arg(&pid_file).output();
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/zfs-fuse.sh");
+            let started = Command::new(script).arg("start").arg(&pid_file).output();
             started.map_err(|error| format!("needs zfs-fuse: {error}"))?;
             if !within(Duration::from_secs(10), answers) {
                 return Err("zfs-fuse does not answer".to_owned());
@@ -170,7 +171,10 @@ fn locked(name: &str, operation: libc::c_int) -> Result<File, String> {
 }
 
 fn answers() -> bool {
-    Command::new("zpool").args(["list", "-H"]).output().is_ok_and(|output| output.status.success())
+    Command::new("timeout")
+        .args(["-k", "1", "20", "zpool", "list", "-H"])
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {

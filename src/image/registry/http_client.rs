@@ -23,6 +23,8 @@ const BUNDLES: [&str; 5] = [
     "/usr/local/etc/ssl/cert.pem",
     "/etc/pki/tls/certs/ca-bundle.crt",
 ];
+/// Directories with a certificate a file: what certctl(8) lets this system trust, and what comes with FreeBSD itself.
+const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/usr/share/certs/trusted"];
 
 /// Scheme, host and port: what a login is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +56,31 @@ pub struct Http {
     backoff: Duration,
 }
 
-/// The certificates that this system trusts, in PEM.
+/// The certificates that this system trusts, in PEM: those in the file `SSL_CERT_FILE`, in the first bundle that is
+/// there, or in the first directory that has any.
 pub fn bundle() -> Option<Vec<u8>> {
-    BUNDLES.iter().find_map(|path| std::fs::read(path).ok())
+    let named = std::env::var_os("SSL_CERT_FILE").and_then(|path| std::fs::read(path).ok());
+    let bundle = || BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
+    named.or_else(bundle).or_else(|| DIRECTORIES.iter().find_map(|dir| gathered(Path::new(dir))))
+}
+
+/// All certificates in a directory, in the order of their files' names; `None` if there are none.
+fn gathered(dir: &Path) -> Option<Vec<u8>> {
+    let mut files: Vec<_> = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let mut all = Vec::new();
+    for certificate in files.iter().filter_map(|path| std::fs::read(path).ok()) {
+        all.extend_from_slice(&certificate);
+        all.push(b'\n');
+    }
+    all.windows(17).any(|text| text == b"BEGIN CERTIFICATE").then_some(all)
 }
 
 /// The certificates in `file`, or of the first bundle that is there.
 pub fn roots(file: Option<&Path>) -> Result<RootCerts> {
     let named =
         file.map(|path| std::fs::read(path).context(|| format!("cannot read {}", path.display()))).transpose()?;
-    let env = || std::env::var_os("SSL_CERT_FILE").and_then(|path| std::fs::read(path).ok());
-    let pem = named.or_else(env).or_else(bundle).unwrap_or_default();
+    let pem = named.or_else(bundle).unwrap_or_default();
     let certificates = parse_pem(&pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,
@@ -139,6 +155,16 @@ impl Http {
             at = next(&at, response.headers().get(LOCATION))?;
         }
         Err(Fault::new(Kind::System, format!("{url} leads through more than {REDIRECTS_MAX} redirects")))
+    }
+
+    /// Gets; follows no redirect.
+    pub fn get_once(&self, url: &Uri, headers: &HeaderMap) -> Result<Response<Body>> {
+        let mut request = Request::get(url);
+        if let Some(all) = request.headers_mut() {
+            *all = headers.clone();
+        }
+        let request = request.body(()).map_err(|error| Fault::invalid("no request can be made").because(error))?;
+        self.run(request).map_err(|error| transport(url, error))
     }
 
     /// Posts a form; follows no redirect.
@@ -231,6 +257,19 @@ pub fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_in_files_of_their_own_are_one_bundle() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(gathered(temp.path()), None);
+        std::fs::write(temp.path().join("README"), "none").unwrap();
+        assert_eq!(gathered(temp.path()), None);
+        for name in ["b", "a"] {
+            std::fs::write(temp.path().join(name), format!("-----BEGIN CERTIFICATE-----\n{name}")).unwrap();
+        }
+        let text = String::from_utf8(gathered(temp.path()).unwrap()).unwrap();
+        assert!(text.contains("-----\na\n-----BEGIN CERTIFICATE-----\nb\n"), "{text}");
+    }
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {

@@ -13,8 +13,10 @@ pub(super) struct Command;
 
 /// Runs `zfs` and returns what it wrote to standard output.
 pub(super) fn zfs(arguments: &[&str]) -> Outcome<String> {
-    let _turn = fuse::turn(arguments.first().copied().unwrap_or_default());
-    let output = program(arguments).output().map_err(not_started)?;
+    let turn = fuse::turn(arguments.first().copied().unwrap_or_default());
+    let mut command = program(arguments);
+    turn.share(&mut command);
+    let output = command.output().map_err(not_started)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

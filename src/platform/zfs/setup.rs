@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::command::{self, Below, Properties};
 use super::names::{Container, Parent};
 use super::refusal::Why;
-use super::{Mounting, Settings, ZfsStorage, engine};
+use super::{Mounting, Settings, ZfsStorage, engine, fuse};
 use crate::fault::{Fault, Kind, Result};
 
 impl ZfsStorage {
@@ -15,6 +15,7 @@ impl ZfsStorage {
     /// has the command that mends it.
     pub fn open(settings: Settings) -> Result<Self> {
         let Settings { parent, realm, mounting, engine } = settings;
+        fuse::settled();
         // Before the engine is chosen: zfs(8) loads the kernel module where that is how it is done.
         let compression = inspect(&parent)?;
         mounting.prepare()?;

@@ -91,8 +91,10 @@ impl ZfsStorage {
 
 /// Gives a stream to `zfs receive`.
 fn receive_into(snapshot: &str, stream: &mut dyn Read) -> Outcome {
-    let _turn = fuse::turn("receive");
-    let mut child = command::program(&["receive", snapshot])
+    let turn = fuse::turn("receive");
+    let mut receive = command::program(&["receive", snapshot]);
+    turn.share(&mut receive);
+    let mut child = receive
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -18,7 +18,7 @@ static LIMITS: LazyLock<UnpackLimits> = LazyLock::new(|| UnpackLimits {
 
 fuzz_target!(|bytes: &[u8]| {
     let diff_id = Digest::of(bytes);
-    let expected = Expected { blob: None, diff_id: &diff_id };
+    let expected = Expected { blob: None, diff_id: Some(&diff_id) };
     // An uncompressed layer has its own digest, so that it can be accepted, too.
     let _ = unpack(bytes, &expected, None, &LIMITS, Box::new(|_| Ok(())));
 });

@@ -120,7 +120,7 @@ fuzz_target!(|input: Input| {
         let diff_id = Digest::of(&bytes);
         let layer = Layer { diff_id: diff_id.clone(), chain_id: diff_id.clone(), parent: None };
         let staging = Staging { layer, dir: root.clone(), whiteouts };
-        let expected = Expected { blob: None, diff_id: &diff_id };
+        let expected = Expected { blob: None, diff_id: Some(&diff_id) };
         let _ = unpack(&bytes[..], &expected, Some(&staging), &UnpackLimits::default(), Box::new(|_| Ok(())));
     }
     assert_eq!(look(&victim), before);

@@ -7,6 +7,8 @@ const EM_AARCH64: u16 = 183;
 const EM_RISCV: u16 = 243;
 const PT_INTERP: u32 = 3;
 const OSABI_FREEBSD: u8 = 9;
+/// FreeBSD's loader; its kernel, too, takes what names it for its own (imgact_elf.c).
+const LOADER_FREEBSD: &str = "/libexec/ld-elf.so.1";
 
 /// What an ELF header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,6 @@ impl Elf {
         let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
         let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let long = |at: usize| usize::try_from(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?)).ok();
-        let os = if *bytes.get(7)? == OSABI_FREEBSD { "freebsd" } else { "linux" };
         let architecture = match half(18)? {
             EM_X86_64 => "amd64",
             EM_AARCH64 => "arm64",
@@ -47,6 +48,8 @@ impl Elf {
                 interpreter = Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
             }
         }
+        let freebsd = *bytes.get(7)? == OSABI_FREEBSD || interpreter.as_deref() == Some(LOADER_FREEBSD);
+        let os = if freebsd { "freebsd" } else { "linux" };
         Some(Self { platform: format!("{os}/{architecture}"), interpreter })
     }
 }

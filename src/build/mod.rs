@@ -11,6 +11,7 @@
 //! | [`tree`] | a source tree copied in, following no link |
 //! | [`recipe`] | what it is: a plain module, or a template of faas-cli with a handler in it |
 //! | [`toolchain`], [`version`] | which Go compiles |
+//! | [`base`] | the libraries that a Go sees which is not statically linked, where init made them |
 //! | [`source`] | source trees from Git repositories |
 //! | [`modules`] | dependencies: what go.sum lists, fetched and checked |
 //! | [`stack`] | stack.yml, and the laying out of template and handler |
@@ -52,6 +53,7 @@ use crate::image::{self, Digest, Image, Platform, Reference, Silent, Source, Sto
 use crate::job::Jobs;
 
 mod asked;
+pub mod base;
 pub mod cache;
 mod compile;
 pub mod elf;
@@ -189,7 +191,7 @@ impl Builder {
         private(&dir.join("work"))?;
         // Its way there is root's alone; builds that are shown it are not root.
         workspace::open_to_all(&dir.join("modules"))?;
-        let toolchains = Toolchains::new(&settings, dir.join("go"));
+        let toolchains = Toolchains::new(&settings, &dir);
         let proxy = settings.proxy.clone().or_else(|| default_proxy(toolchains.host().ok().flatten().as_ref()));
         Ok(Self {
             jobs: Jobs::new(&config.root, &config.realm, platform),

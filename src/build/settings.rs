@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::GoVersion;
+use super::{GoVersion, base};
 use crate::config;
 
 /// How Go functions are compiled.
@@ -22,8 +22,10 @@ pub struct Settings {
     /// Hosts (`host` or `host:port`) from which repositories may be fetched. Loopback ones are spoken to in plain HTTP.
     pub git_hosts: Vec<String>,
     /// Where the libraries are that a Go installation needs which is not statically linked: a directory that looks like
-    /// a system's root.
-    pub system: PathBuf,
+    /// a system's root. Unset: the base, where it is made, or else the host itself.
+    pub system: Option<PathBuf>,
+    /// The base that `faas-jails init` makes.
+    pub base: Option<base::Settings>,
     /// An of-watchdog for this host's platform, for templates that want one in their image; unset: that of this
     /// program's PATH.
     pub watchdog: Option<PathBuf>,
@@ -71,7 +73,8 @@ impl Default for Settings {
             archives: Vec::new(),
             proxy: None,
             git_hosts: ["github.com", "gitlab.com", "codeberg.org", "bitbucket.org"].map(str::to_owned).to_vec(),
-            system: "/".into(),
+            system: None,
+            base: None,
             watchdog: None,
             payload_secret: None,
             push: false,

@@ -234,12 +234,12 @@ fn a_newer_go_comes_from_an_archive_whose_checksum_is_right() {
     };
     let request = bench.tree("new", &[("go.mod", "module m\n\ngo 1.99\n"), MAIN]);
     bench.builder.settings.archives = archives(&"0".repeat(64));
-    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, bench.config.root.join("builder/go"));
+    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, &bench.config.root.join("builder"));
     let said = bench.fails(&request);
     assert!(said.contains(&format!("its checksum is {right}, not 000")), "{said}");
     assert_eq!(crate::files::names(&bench.config.root.join("builder/go")).unwrap(), Vec::<String>::new());
     bench.builder.settings.archives = archives(&right);
-    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, bench.config.root.join("builder/go"));
+    bench.builder.toolchains = Toolchains::new(&bench.builder.settings, &bench.config.root.join("builder"));
     let built = bench.build(&request).unwrap();
     assert!(built.log.contains("compiling with Go 1.99.4"), "{}", built.log);
     let exactly = BuildRequest { go: Some("1.98".parse().unwrap()), ..request };

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use flate2::read::GzDecoder;
 
+use super::base;
 use super::elf::Elf;
 use super::modules::{self, Modules};
 use super::remote::Remote;
@@ -22,7 +23,7 @@ use crate::sandbox::{Access, Mount};
 /// Where a build sees its Go.
 pub const INSIDE: &str = "/go";
 /// Where systems keep what a dynamically linked Go needs.
-const LIBRARIES: [&str; 6] = ["lib", "lib64", "libexec", "usr/lib", "usr/lib64", "usr/libexec"];
+pub(super) const LIBRARIES: [&str; 6] = ["lib", "lib64", "libexec", "usr/lib", "usr/lib64", "usr/libexec"];
 /// Most bytes of an archive, and of what is in it.
 const ARCHIVE: u64 = 1 << 30;
 
@@ -42,13 +43,26 @@ pub struct Go {
 pub struct Toolchains {
     settings: Settings,
     dir: PathBuf,
+    base: base::Place,
     turn: Mutex<()>,
 }
 
 impl Toolchains {
-    /// Archives are unpacked into `dir`.
-    pub fn new(settings: &Settings, dir: PathBuf) -> Self {
-        Self { settings: settings.clone(), dir, turn: Mutex::new(()) }
+    /// Below the builder's directory, where archives are unpacked into `go`, and the base is.
+    pub fn new(settings: &Settings, builder: &Path) -> Self {
+        let base = base::Place::below(builder);
+        Self { settings: settings.clone(), dir: builder.join("go"), base, turn: Mutex::new(()) }
+    }
+
+    /// The root of the libraries that a Go sees which is not statically linked: what is named, or the base where it is
+    /// configured and made, or the host's own.
+    fn system(&self) -> Result<PathBuf> {
+        let made = || self.settings.base.is_some().then(|| self.base.made_from()).transpose();
+        Ok(match &self.settings.system {
+            Some(named) => named.clone(),
+            None if made()?.flatten().is_some() => self.base.root(),
+            None => "/".into(),
+        })
     }
 
     /// The Go for a module that needs at least `wanted`: the host's if it is new enough, or else the oldest archive that
@@ -130,8 +144,9 @@ impl Toolchains {
         let go = root.join("bin/go");
         let program = fs::read(&go).context(what)?;
         if Elf::read(&program).context(|| go.display().to_string())?.interpreter.is_some() {
-            let libraries = LIBRARIES.iter().filter(|name| self.settings.system.join(name).is_dir());
-            mounts.extend(libraries.map(|name| read(self.settings.system.join(name), &format!("/{name}"))));
+            let system = self.system()?;
+            let libraries = LIBRARIES.iter().filter(|name| system.join(name).is_dir());
+            mounts.extend(libraries.map(|name| read(system.join(name), &format!("/{name}"))));
         }
         Ok(Go { version, root: root.to_owned(), mounts })
     }
@@ -296,13 +311,13 @@ mod tests {
         let (version, from) = ("1.99.0".parse().unwrap(), file.display().to_string());
         let archive = Archive { version, from, sum: "0".repeat(64) };
         let settings = Settings { archives: vec![archive], ..Settings::default() };
-        let toolchains = Toolchains::new(&settings, temp.path().join("t"));
+        let toolchains = Toolchains::new(&settings, temp.path());
         let registries = crate::image::Settings::new(crate::platform::image_target()).registries;
         let remote = Remote::new(&registries, std::time::Duration::from_secs(1)).unwrap();
         let modules = Modules::new(temp.path().join("m"), None);
         let fault = toolchains.choose(&remote, &modules, Some(version), None).unwrap_err().to_string();
         assert!(fault.contains("its checksum is") && fault.contains(&"0".repeat(64)), "{fault}");
-        assert_eq!(files::names(&temp.path().join("t")).unwrap(), Vec::<String>::new());
+        assert_eq!(files::names(&temp.path().join("go")).unwrap(), Vec::<String>::new());
     }
 
     #[test]
@@ -315,13 +330,31 @@ mod tests {
         fs::write(root.join("VERSION"), "go1.20.1\n").unwrap();
         // This test needs a loader, too.
         fs::copy(std::env::current_exe().unwrap(), root.join("bin/go")).unwrap();
-        let settings = Settings { go: Some(root.clone()), system: system.clone(), ..Settings::default() };
-        let go = Toolchains::new(&settings, temp.path().join("t")).host().unwrap().unwrap();
-        assert!(go.mounts.iter().all(|mount| mount.access == Access::Read));
-        let shown: Vec<_> = go.mounts.into_iter().map(|mount| (mount.source, mount.target)).collect();
-        let expected = [(root, "/go"), (system.join("lib"), "/lib"), (system.join("usr/lib"), "/usr/lib")]
-            .map(|(a, b)| (a, b.into()));
-        assert_eq!(shown, expected);
+        let lent = |settings: &Settings| {
+            let go = Toolchains::new(settings, temp.path()).host().unwrap().unwrap();
+            assert!(go.mounts.iter().all(|mount| mount.access == Access::Read));
+            go.mounts.into_iter().map(|mount| (mount.source, mount.target)).collect::<Vec<_>>()
+        };
+        let of = |system: &Path| {
+            [(root.clone(), "/go"), (system.join("lib"), "/lib"), (system.join("usr/lib"), "/usr/lib")]
+                .map(|(a, b)| (a, b.into()))
+        };
+        let mut settings = Settings { go: Some(root.clone()), system: Some(system.clone()), ..Settings::default() };
+        assert_eq!(lent(&settings), of(&system));
+        // The base that init made is lent where nothing else is named; until it is made, what the host has.
+        let sum = Digest::of("archive");
+        settings.base = Some(base::Settings { from: base::Origin::File("/archive".into()), sum: sum.clone() });
+        assert_eq!(lent(&settings), of(&system));
+        settings.system = None;
+        assert!(lent(&settings).contains(&("/usr/lib".into(), "/usr/lib".into())));
+        let base = temp.path().join("base/root");
+        for dir in ["lib", "usr/lib", "home"] {
+            fs::create_dir_all(base.join(dir)).unwrap();
+        }
+        files::replace_json(&temp.path().join("base/sum"), &sum).unwrap();
+        assert_eq!(lent(&settings), of(&base));
+        settings.base = None;
+        assert!(lent(&settings).contains(&("/usr/lib".into(), "/usr/lib".into())));
     }
 
     #[test]
@@ -332,7 +365,7 @@ mod tests {
         fs::write(root.join("VERSION"), "go1.20.1\ntime x\n").unwrap();
         fs::copy(std::env::current_exe().unwrap(), root.join("bin/go")).unwrap();
         let settings = Settings { go: Some(root), ..Settings::default() };
-        let toolchains = Toolchains::new(&settings, temp.path().join("t"));
+        let toolchains = Toolchains::new(&settings, temp.path());
         let registries = crate::image::Settings::new(crate::platform::image_target()).registries;
         let remote = Remote::new(&registries, std::time::Duration::from_secs(1)).unwrap();
         let modules = Modules::new(temp.path().join("m"), None);

@@ -93,5 +93,6 @@ fn items(config: &Config, path: Option<&Path>, choices: &Choices) -> Vec<Box<dyn
     let token = crate::island::item(&config.island, &config.secret_mount_path);
     items.extend(token.map(|token| Box::new(token) as Box<dyn Item>));
     items.extend(platform::items(config, choices));
+    items.push(Box::new(crate::build::base::Step::new(config, super::image::progress())));
     items
 }

@@ -146,7 +146,7 @@ impl Installer<'_> {
             self.progress.bytes(diff_id, count);
             if board.stop.load(Ordering::Relaxed) { Err(io::Error::other("another layer failed")) } else { Ok(()) }
         });
-        let expected = Expected { blob: wanted.blob.as_ref(), diff_id };
+        let expected = Expected { blob: wanted.blob.as_ref(), diff_id: Some(diff_id) };
         let unpacked = unpack(source.open(at)?, &expected, staging, self.limits, on_bytes)?;
         if unpacked.left_out > 0 {
             tracing::info!(layer = %diff_id, count = unpacked.left_out, "left out devices, fifos or sockets");

@@ -12,6 +12,7 @@
 //! | `archive` | docker-save tars, OCI archives and OCI layouts, from a file, a directory or a stream |
 //! | [`registry`] | the distribution protocol: tokens, redirects, resumed blobs, mirrors |
 //! | `install` | an image's layers into storage, several at once |
+//! | `spread` | an image's tree in a plain directory, past storage |
 //! | [`store`] | which images are here: load, pull, ensure, list, remove, prune |
 //!
 //! Invariants: a layer's blob is never kept (its bytes are hashed, decompressed and unpacked in one pass); an
@@ -30,6 +31,7 @@ mod progress;
 mod reference;
 pub mod registry;
 pub mod settings;
+mod spread;
 pub mod store;
 pub mod target;
 pub mod unpack;
@@ -40,6 +42,7 @@ pub use progress::{Progress, Silent};
 pub use reference::{Digest, Reference, RepositorySource};
 pub use registry::{Credentials, trusted_roots};
 pub use settings::{PullPolicy, Registries, Settings};
+pub use spread::spread;
 pub use store::Store;
 pub use target::{Platform, Target};
 

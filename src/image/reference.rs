@@ -169,7 +169,10 @@ fn is_host(text: &str) -> bool {
 fn host_is_valid(host: &str) -> bool {
     // A bracketed IPv6 address, or letters, digits, dots and dashes; then an optional port.
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, rest)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", rest.strip_prefix(':')),
+        Some((v6, "")) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", None),
+        Some((v6, rest)) if rest.starts_with(':') && v6.parse::<std::net::Ipv6Addr>().is_ok() => {
+            ("v6", Some(&rest[1..]))
+        }
         Some(_) => return false,
         None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
@@ -179,7 +182,9 @@ fn host_is_valid(host: &str) -> bool {
             && !l.ends_with('-')
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    name.split('.').all(label) && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0))
+    // A number may have a plus for Rust.
+    let number = |p: &str| !p.starts_with('+') && p.parse::<u16>().is_ok_and(|p| p > 0);
+    name.split('.').all(label) && port.is_none_or(number)
 }
 
 /// A path component (distribution-spec, "name"): alphanumerics separated by `.`, `_`, `__` or dashes.
@@ -323,6 +328,9 @@ mod tests {
             "a@sha256:12",
             "a@md5:0",
             "r.example:0/a",
+            "r.example:+80/a",
+            "[::1]r.example/a",
+            "[::]\u{7f}/a",
             "r.example:99999/a",
             "-r.example/a",
             "a..b",

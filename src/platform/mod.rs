@@ -25,7 +25,7 @@ use linux as os;
 
 pub use os::{image_target, memory_available, open, open_zfs, punch_hole, seal};
 
-pub use os::init::items;
+pub use os::init::{LOADERS, items};
 
 /// The three capabilities of this host.
 #[derive(Clone)]

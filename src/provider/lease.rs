@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::elastic::{Frozen, Line};
 use crate::function::ReplicaName;
 use crate::sandbox::Exit;
@@ -57,6 +59,8 @@ pub struct Replica {
     inflight: AtomicUsize,
     gate: AtomicU8,
     exit: OnceLock<Exit>,
+    /// It serves no more: it has ended, or is about to.
+    over: watch::Sender<bool>,
     /// Since when it is asked whether it accepts connections.
     asked: Mutex<Instant>,
     /// Set while it is frozen; held while it is being frozen or thawed.
@@ -84,6 +88,7 @@ impl Replica {
             inflight: AtomicUsize::new(0),
             gate: AtomicU8::new(Gate::Starting as u8),
             exit: OnceLock::new(),
+            over: watch::Sender::new(false),
             asked: Mutex::new(Instant::now()),
             frozen: Mutex::default(),
             cpu: Mutex::new((Instant::now(), Duration::ZERO)),
@@ -140,6 +145,7 @@ impl Replica {
 
     pub(super) fn set_exit(&self, exit: Exit) {
         let _ = self.exit.set(exit);
+        self.over.send_replace(true);
     }
 
     /// It accepts connections.
@@ -150,6 +156,12 @@ impl Replica {
     /// No new request gets it from now on.
     pub(super) fn retire(&self) {
         self.gate.store(Gate::Retired as u8, Ordering::SeqCst);
+        self.over.send_replace(true);
+    }
+
+    /// Turns true when it serves no more: what is open to it and idle should be closed then.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
     }
 
     /// What is known of its being frozen; whoever holds it may freeze or thaw it.

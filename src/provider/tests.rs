@@ -40,6 +40,33 @@ struct World {
     config: Config,
     runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
+    _addresses: Addresses,
+}
+
+/// Addresses of a network on loopback. Linux has them all, FreeBSD those that lo0 was given, which needs root.
+struct Addresses(ipnetwork::IpNetwork);
+
+impl Addresses {
+    fn of(network: ipnetwork::IpNetwork) -> Self {
+        Self::change(network, "alias");
+        Self(network)
+    }
+
+    fn change(network: ipnetwork::IpNetwork, what: &str) {
+        if cfg!(target_os = "freebsd") {
+            for address in network.iter() {
+                let arguments = ["lo0", "inet", &format!("{address}/32"), what];
+                let status = std::process::Command::new("ifconfig").args(arguments).status().unwrap();
+                assert!(status.success(), "{address} on lo0");
+            }
+        }
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        Self::change(self.0, "-alias");
+    }
 }
 
 impl World {
@@ -51,12 +78,13 @@ impl World {
         let third = NET.fetch_add(1, Ordering::SeqCst);
         let net = IpAddr::from([127, (std::process::id() % 250) as u8 + 1, third, 0]);
         config.storage = crate::config::StorageKind::Overlay;
-        config.network.subnet = ipnetwork::IpNetwork::new(net, 24).unwrap();
+        config.network.subnet = ipnetwork::IpNetwork::new(net, 28).unwrap();
         config.ready_wait = Duration::from_millis(1500);
         config.deploy_wait = Duration::from_millis(1000);
         config.stop_wait = Duration::from_millis(100);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { fake: Fake::default(), config, runtime, _dir: dir }
+        let addresses = Addresses::of(config.network.subnet);
+        Self { fake: Fake::default(), config, runtime, _dir: dir, _addresses: addresses }
     }
 
     fn provider(&self) -> Arc<Provider> {

@@ -39,10 +39,11 @@ pub fn assert_a_pull_does_not_fit(daemon: &Daemon, image: &str, look: impl Fn() 
 }
 
 /// A file system over a directory.
-struct Small<'a>(&'a Path);
+pub struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
-    fn mount(at: &'a Path, mebibytes: usize) -> Self {
+    /// Mounts one that holds so much.
+    pub fn mount(at: &'a Path, mebibytes: usize) -> Self {
         std::fs::create_dir_all(at).expect("making the mount point");
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).status();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -260,7 +261,9 @@ fn every_accepted_call_is_made_whatever_kills_the_daemon() {
     let mut daemon = with_function(json!({"service": "f"}));
     let mut accepted = Vec::new();
     for round in 0..6 {
+        let answers = AtomicUsize::new(0);
         std::thread::scope(|scope| {
+            let answers = &answers;
             let clients: Vec<_> = (0..4)
                 .map(|client| {
                     let gateway = daemon.gateway.clone();
@@ -271,7 +274,10 @@ fn every_accepted_call_is_made_whatever_kills_the_daemon() {
                             let id = format!("{round}-{client}-{i}");
                             let target = format!("/async-function/f/record?ms=5&id={id}");
                             match gateway.request("POST", &target).body(vec![b'x'; 2000]).try_send() {
-                                Ok(answer) if answer.status == 202 => mine.push(id),
+                                Ok(answer) if answer.status == 202 => {
+                                    answers.fetch_add(1, Ordering::Relaxed);
+                                    mine.push(id);
+                                }
                                 Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
                                 Err(_) => break,
                             }
@@ -280,7 +286,7 @@ fn every_accepted_call_is_made_whatever_kills_the_daemon() {
                     })
                 })
                 .collect();
-            std::thread::sleep(Duration::from_millis(150 + 70 * round));
+            eventually("some are accepted", || (answers.load(Ordering::Relaxed) > 6 + 5 * round).then_some(()));
             daemon.kill9();
             accepted.extend(clients.into_iter().flat_map(|client| client.join().expect("a client")));
         });

@@ -14,6 +14,7 @@ mod bad_images;
 mod bad_input;
 mod breakout;
 mod builder;
+mod builder_base;
 mod builder_remote;
 mod builder_repository;
 mod builder_toolchain;

@@ -118,9 +118,10 @@ impl Request {
                 bytes.extend_from_slice(b"0\r\n\r\n");
             }
         }
+        let is_head = bytes.starts_with(b"HEAD ");
         // A server may answer and stop reading before the body is out (413, 401): the answer counts.
-        let sent = exchange.write(&bytes);
-        match exchange.read_head(bytes.starts_with(b"HEAD ")) {
+        let sent = if bytes.len() <= AT_ONCE { exchange.write(&bytes) } else { exchange.write_meanwhile(bytes) };
+        match exchange.read_head(is_head) {
             Ok(()) => Ok(exchange),
             Err(error) => Err(sent.err().unwrap_or(error)),
         }
@@ -149,9 +150,22 @@ enum Framing {
     Done,
 }
 
+/// So many bytes are written before any is read: no system's buffers are smaller.
+const AT_ONCE: usize = 32 << 10;
+
+/// A connection that another thread still writes to: it ends when the reader loses interest.
+struct Writer(TcpStream);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
 /// A connection with a request under way.
 pub struct Exchange {
     stream: BufReader<TcpStream>,
+    writer: Option<Writer>,
     framing: Framing,
     /// Status of the answer, once [`Exchange::read_head`] returned.
     pub status: u16,
@@ -165,7 +179,17 @@ impl Exchange {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), framing: Framing::Done, status: 0, headers: Vec::new() })
+        let (stream, headers) = (BufReader::new(stream), Vec::new());
+        Ok(Self { stream, writer: None, framing: Framing::Done, status: 0, headers })
+    }
+
+    /// Writes while the answer is being read, as a function may answer before it has read all.
+    fn write_meanwhile(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        let stream = self.stream.get_ref();
+        self.writer = Some(Writer(stream.try_clone()?));
+        let mut stream = stream.try_clone()?;
+        std::thread::spawn(move || stream.write_all(&bytes));
+        Ok(())
     }
 
     /// Writes bytes as they are.

@@ -112,8 +112,10 @@ fn read_only_roots_of_an_earlier_run_are_taken_back_and_nothing_stays_mounted() 
         restarted.destroy_root(&one).unwrap();
         fixture.enter(&root, |dir| assert!(dir.join("base").exists(), "the other replica lost its root"));
         let purge = fixture.reopen("fj");
-        // This is all that purge goes by when the sandbox is gone already.
-        assert_eq!(purge.inventory().unwrap().roots, std::slice::from_ref(&two));
+        // This is all that purge goes by when the sandbox is gone already, where it is not the sandbox that mounts.
+        if matches!(root, Root::Directory(_)) {
+            assert_eq!(purge.inventory().unwrap().roots, std::slice::from_ref(&two));
+        }
         purge.destroy_root(&two).unwrap();
         purge.destroy_root(&two).unwrap();
         assert_eq!(fixture.pool.mounts().iter().filter(|line| line.contains("/layers/")).count(), 0);

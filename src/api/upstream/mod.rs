@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::peer;
 use crate::provider::Replica;
@@ -43,6 +44,8 @@ pub struct Connection {
     /// It has served a request before, so the other side may have closed it meanwhile.
     pub reused: bool,
     stream: Rc<TcpStream>,
+    /// Turns true when the replica serves no more.
+    over: watch::Receiver<bool>,
     /// What has been read and belongs to nothing yet.
     buffer: BytesMut,
 }
@@ -59,23 +62,17 @@ impl Idle {
     }
 }
 
-#[derive(Default)]
-struct Pool {
-    /// By the replica's serial number: addresses are used again, serial numbers never.
-    idle: HashMap<u64, Vec<Idle>>,
-    /// A task of this thread looks after them; it ends with the last of them.
-    swept: bool,
-}
-
 thread_local! {
-    static POOL: RefCell<Pool> = RefCell::default();
+    /// By the replica's serial number: addresses are used again, serial numbers never. A task of this thread looks after
+    /// each entry.
+    static IDLE_CONNECTIONS: RefCell<HashMap<u64, Vec<Idle>>> = RefCell::default();
 }
 
 /// An idle connection to a replica, or a new one.
 pub async fn connect(replica: &Replica) -> std::io::Result<Connection> {
     let serial = replica.serial();
-    let idle = POOL.with_borrow_mut(|pool| {
-        let waiting = pool.idle.get_mut(&serial)?;
+    let idle = IDLE_CONNECTIONS.with_borrow_mut(|all| {
+        let waiting = all.get_mut(&serial)?;
         // The youngest first; what is found unusable on the way is closed.
         std::iter::from_fn(|| waiting.pop()).find(Idle::is_usable)
     });
@@ -93,35 +90,39 @@ pub async fn fresh(replica: &Replica) -> std::io::Result<Connection> {
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
     stream.set_nodelay(true)?;
     let host = replica.address.to_string().into();
-    Ok(Connection { replica: serial, host, reused: false, stream: Rc::new(stream), buffer: BytesMut::new() })
+    let (stream, over) = (Rc::new(stream), replica.over());
+    Ok(Connection { replica: serial, host, reused: false, stream, over, buffer: BytesMut::new() })
 }
 
 impl Connection {
     /// Keeps the connection for another request, unless `most` are kept already.
     fn keep(self, most: usize) {
-        POOL.with_borrow_mut(|pool| {
-            let waiting = pool.idle.entry(self.replica).or_default();
+        IDLE_CONNECTIONS.with_borrow_mut(|all| {
+            let waiting = all.entry(self.replica).or_insert_with(|| {
+                actix_web::rt::spawn(sweep(self.replica, self.over.clone()));
+                Vec::new()
+            });
             if waiting.len() < most {
                 waiting.push(Idle { connection: self, since: Instant::now() });
-            }
-            if !std::mem::replace(&mut pool.swept, true) {
-                actix_web::rt::spawn(sweep());
             }
         });
     }
 }
 
-/// Closes what has been idle for too long or was closed by the replica, until nothing is kept.
-async fn sweep() {
+/// Closes what has been idle to a replica for too long or was closed by it, until nothing is kept; and all at once when it
+/// serves no more: a jail whose address goes while somebody still has a connection to it stays for ten minutes, dying
+/// (FIN_WAIT_2, tcp(4)).
+async fn sweep(replica: u64, mut over: watch::Receiver<bool>) {
     loop {
-        tokio::time::sleep(IDLE).await;
-        let empty = POOL.with_borrow_mut(|pool| {
-            pool.idle.retain(|_, waiting| {
-                waiting.retain(Idle::is_usable);
-                !waiting.is_empty()
-            });
-            pool.swept = !pool.idle.is_empty();
-            !pool.swept
+        let over = tokio::time::timeout(IDLE, over.wait_for(|over| *over)).await.is_ok();
+        let empty = IDLE_CONNECTIONS.with_borrow_mut(|all| {
+            let Some(waiting) = all.get_mut(&replica) else { return true };
+            waiting.retain(|idle| !over && idle.is_usable());
+            let empty = waiting.is_empty();
+            if empty {
+                all.remove(&replica);
+            }
+            empty
         });
         if empty {
             return;

@@ -16,7 +16,7 @@ use crate::provider::{Deployed, Images};
 mod bars;
 mod ship;
 
-use bars::progress;
+pub use bars::progress;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {

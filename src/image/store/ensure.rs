@@ -7,7 +7,7 @@ use crate::image::config::{CONFIG_MAX, ImageConfig};
 use crate::image::install::LayerSource;
 use crate::image::manifest::{Blob, Document, Manifest};
 use crate::image::registry::{Credentials, Http, Session, configured_credentials, hosts};
-use crate::image::{Digest, Image, Origin, Progress, PullPolicy, Reference};
+use crate::image::{Digest, Image, Origin, Progress, PullPolicy, Reference, Target};
 
 use super::{Incoming, Store};
 
@@ -111,7 +111,7 @@ impl Store {
     fn pull_from(&self, session: &Session, reference: &Reference, progress: &dyn Progress) -> Result<Image> {
         let wanted = reference.digest().map(Digest::as_str).or(reference.tag()).unwrap_or("latest");
         let (resolved, bytes) = session.manifest(wanted)?;
-        let (digest, manifest) = self.settle(session, resolved.clone(), &bytes, NESTING_MAX)?;
+        let (digest, manifest) = settle(&self.settings.target, session, resolved.clone(), &bytes)?;
         let config = session.small_blob(&manifest.config, CONFIG_MAX, "the image's config")?;
         let config = ImageConfig::parse(&config)?;
         let blobs = manifest.layers.iter().map(|blob| (Some(blob.digest.clone()), Some(blob.size))).collect();
@@ -125,20 +125,21 @@ impl Store {
         };
         self.install(incoming, &FromRegistry { session, layers: &manifest.layers }, progress)
     }
+}
 
-    /// Goes from an index to the manifest for this host.
-    fn settle(&self, session: &Session, digest: Digest, bytes: &[u8], depth: usize) -> Result<(Digest, Manifest)> {
-        match Document::parse(bytes)? {
-            Document::Manifest(manifest) => Ok((digest, *manifest)),
-            Document::Index(_) if depth == 0 => Err(Fault::invalid("its indexes are nested too deeply")),
-            Document::Index(listed) => {
-                let target = &self.settings.target;
-                let at = target
-                    .choose(listed.iter().map(|entry| entry.platform.as_ref()))
-                    .ok_or_else(|| target.refusal(listed.iter().filter_map(|entry| entry.platform.as_ref())))?;
-                let (digest, bytes) = session.manifest(listed[at].blob.digest.as_str())?;
-                self.settle(session, digest, &bytes, depth - 1)
-            }
-        }
+/// Goes from an index to the manifest for `target`.
+pub fn settle(target: &Target, session: &Session, digest: Digest, bytes: &[u8]) -> Result<(Digest, Manifest)> {
+    let (mut digest, mut document) = (digest, Document::parse(bytes)?);
+    for _ in 0..=NESTING_MAX {
+        let listed = match document {
+            Document::Manifest(manifest) => return Ok((digest, *manifest)),
+            Document::Index(listed) => listed,
+        };
+        let at = target
+            .choose(listed.iter().map(|entry| entry.platform.as_ref()))
+            .ok_or_else(|| target.refusal(listed.iter().filter_map(|entry| entry.platform.as_ref())))?;
+        let (found, bytes) = session.manifest(listed[at].blob.digest.as_str())?;
+        (digest, document) = (found, Document::parse(&bytes)?);
     }
+    Err(Fault::invalid("its indexes are nested too deeply"))
 }

@@ -26,6 +26,7 @@ mod ensure;
 mod files;
 mod prune;
 
+pub(super) use ensure::settle;
 pub use files::Files;
 pub use prune::{Freed, InUse};
 

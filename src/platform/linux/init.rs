@@ -10,6 +10,10 @@ use crate::setup::{Choices, Item, MARK, MarkedFile, State};
 /// Where systemd looks for what the administrator installs.
 const UNIT: &str = "/etc/systemd/system/faas-jails.service";
 
+/// Run-time linkers, as paths below a root (ld.so(8); musl names its own after the processor).
+pub const LOADERS: &[&str] =
+    &["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1", "lib/ld-musl-x86_64.so.1", "lib/ld-musl-aarch64.so.1"];
+
 /// Everything, in the order of making.
 pub fn items(config: &Config, _choices: &Choices) -> Vec<Box<dyn Item>> {
     let mut items: Vec<Box<dyn Item>> = vec![Box::new(Host { config: config.clone() })];

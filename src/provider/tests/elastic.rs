@@ -23,7 +23,8 @@ fn at_zero(world: &World, desired: Desired) -> (Arc<Provider>, Arc<Function>) {
 
 #[test]
 fn a_start_that_fails_answers_at_once_and_is_not_repeated_before_its_time() {
-    let world = World::new();
+    let mut world = World::new();
+    world.config.ready_wait = Duration::from_secs(60);
     let (provider, function) = at_zero(&world, desired("f", &[]));
     world.fake.refuses.store(true, Ordering::SeqCst);
     let begun = Instant::now();

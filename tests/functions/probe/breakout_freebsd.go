@@ -149,7 +149,7 @@ func writeKnob(name string) error {
 	return writeNumber(name, int32(value))
 }
 
-// interfaceUp is ioctl(2) SIOCSIFFLAGS with a struct ifreq that says IFF_UP.
+// interfaceUp is ioctl(2) SIOCSIFFLAGS with the flags that lo0 has and IFF_UP: it must not change a host that lets it.
 func interfaceUp() error {
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	if err != nil {
@@ -157,7 +157,10 @@ func interfaceUp() error {
 	}
 	var ifreq [32]byte
 	copy(ifreq[:15], "lo0")
-	ifreq[16] = 1
+	if err := call(syscall.SYS_IOCTL, uintptr(socket), 0xc0206911, uintptr(unsafe.Pointer(&ifreq))); err != nil {
+		return err
+	}
+	ifreq[16] |= 1
 	return call(syscall.SYS_IOCTL, uintptr(socket), 0x80206910, uintptr(unsafe.Pointer(&ifreq)))
 }
 

@@ -16,6 +16,9 @@ mod pool;
 /// Where rc.d scripts of programs beyond the base system are.
 const RC_SCRIPT: &str = "/usr/local/etc/rc.d/faas_jails";
 
+/// Run-time linkers, as paths below a root (rtld(1)).
+pub const LOADERS: &[&str] = &["libexec/ld-elf.so.1"];
+
 /// Everything, in the order of making.
 pub fn items(config: &Config, choices: &Choices) -> Vec<Box<dyn Item>> {
     let egress = config.network.egress.clone().filter(|_| config.network.nat);

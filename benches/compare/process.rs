@@ -1,6 +1,7 @@
 //! Processes that end with the benchmark, and what /proc says of them.
 
 use std::fs;
+#[cfg(target_os = "linux")]
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

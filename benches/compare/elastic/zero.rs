@@ -6,6 +6,7 @@ use super::{call, daemon, deploy, quantile, until_all, until_nothing_runs};
 use crate::report::{columns, heading, least, median, row};
 use crate::servers::free_address;
 use crate::start::until_answer;
+use crate::support::Daemon;
 
 const ROUNDS: usize = 30;
 const FUNCTIONS: usize = 20;
@@ -31,6 +32,20 @@ pub fn from_zero() {
         let shown = [best, middle, quantile(&times, 0.9), middle / reference.0, best / reference.1];
         let [best, middle, late, ratio, best_ratio] = shown.map(|value| format!("{value:.2}"));
         row(&[&name, &best, &middle, &late, &ratio, &best_ratio]);
+    }
+    steps(&daemon);
+}
+
+/// What the daemon says of the steps of starts that a request waited for.
+fn steps(daemon: &Daemon) {
+    println!("\nThe same calls step by step, as the daemon's metrics tell it:\n");
+    columns(&["step", "mean ms"]);
+    let text = daemon.http.get("/metrics").expect(200).text();
+    let sums = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("faas_jails_cold_start_seconds_sum{cause=\"request\",step=\""));
+    for (step, sum) in sums.filter_map(|rest| rest.split_once("\"} ")) {
+        row(&[&step, &format!("{:.2}", sum.parse::<f64>().expect("a number") * 1e3 / ROUNDS as f64)]);
     }
 }
 

@@ -93,7 +93,7 @@ fn scaling_to_a_million_is_refused_and_changes_nothing() {
 #[test]
 fn after_the_daemon_s_death_in_the_middle_the_next_call_is_served() {
     needs_root!();
-    let mut daemon = at_zero(Daemon::with(), json!({"service": "starting", "envVars": {"START_DELAY_MS": "1500"}}));
+    let mut daemon = at_zero(Daemon::with(), json!({"service": "starting", "envVars": {"START_DELAY_MS": "5000"}}));
     daemon.deploy(json!({"service": "draining"}));
     let stream = daemon.invoke("GET", "draining/sse?n=1000&gap=20").open().expect("a stream");
     let waiting = daemon.invoke("GET", "starting/");

@@ -140,7 +140,11 @@ func nestedChroot() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(nest)
+	// By a path from here, which stays outside: where this comes through, it must leave nothing.
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	defer os.Remove(strings.TrimPrefix(nest, "/"))
 	if err := syscall.Chroot(nest); err != nil {
 		return err
 	}

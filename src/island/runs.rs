@@ -30,9 +30,16 @@ impl Island {
         let entry = self.begin(&name, wanted.ip4)?;
         let job = self.job(&program.image, name, entry.link.clone());
         let limits = job.limits.clone();
-        let outcome = jobs.run(job, None)?;
+        let outcome = jobs.run(job, None);
         let killed = entry.killed();
         drop(entry);
+        let outcome = match outcome {
+            // It was still starting, of which its own words would say less.
+            Err(_) if killed => {
+                return Err(failed(&limits, End::Exited(Exit::Signal(libc::SIGKILL)), killed, &Captured::default()));
+            }
+            other => other?,
+        };
         self.measure(begun.elapsed(), &outcome);
         match outcome.end {
             End::Exited(Exit::Code(0)) => Ok(outcome.stdout.text()),

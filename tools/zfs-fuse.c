@@ -1,11 +1,15 @@
 /*
- * Mends zfs-fuse's listener; tools/zfs-fuse.sh loads it into the zfs-fuse of the tests by LD_PRELOAD.
+ * Mends zfs-fuse; tools/zfs-fuse.sh loads it into the zfs-fuse of the tests by LD_PRELOAD.
  *
  * Its threads (zfs-fuse/fuse_listener.c, zfsfuse_listener_loop) wait with poll(2) for a request from the kernel and
  * then read it with fuse_chan_recv, while they hold the lock that all of them need. When the process that made the
  * request is killed in between, the kernel takes the request back, and the read waits for the next one to the same
  * filesystem. Until somebody happens to make one, every ZFS filesystem of the host hangs. Here the read does not wait,
  * and says that there was nothing, which the loop knows as 0.
+ *
+ * It also calls sync(2), which waits for every filesystem of the host, also for one of its own that is just being
+ * mounted and waits for it. What it keeps is in the files of its pools, which it writes by itself; so here sync does
+ * nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,4 +41,8 @@ int fuse_chan_recv(struct fuse_chan **channel, char *buffer, size_t size)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	received = receive(channel, buffer, size);
 	return received == -EAGAIN || received == -EINTR ? 0 : received;
+}
+
+void sync(void)
+{
 }

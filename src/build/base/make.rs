@@ -34,6 +34,14 @@ impl Place {
         private(&self.builder)?;
         let turn = File::open(&self.builder).context(|| format!("cannot open {}", self.builder.display()))?;
         turn.try_lock().map_err(|_| Fault::new(Kind::Busy, format!("{} is being made already", dir.display())))?;
+        let made = self.make_alone(settings, images, progress);
+        // Said, rather than left to the end of `turn`: a program that is just being started still has a copy of it.
+        let unlocked = turn.unlock().context(|| format!("cannot unlock {}", self.builder.display()));
+        made.and(unlocked)
+    }
+
+    fn make_alone(&self, settings: &Settings, images: &image::Settings, progress: &dyn Progress) -> Result<()> {
+        let dir = self.dir();
         if dir.exists() && self.made_from()?.is_none() {
             let message = format!("{} is in the way, and was not made by init: move it elsewhere", dir.display());
             return Err(Fault::new(Kind::Busy, message));

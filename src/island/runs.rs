@@ -21,6 +21,9 @@ const STDERR_SHOWN: usize = 4 << 10;
 /// Open files of one process of a run.
 const OPEN_FILES: u64 = 1024;
 
+/// What is said of a run that somebody has ended.
+const KILLED: &str = "the function was killed through the admin API";
+
 impl Island {
     /// Runs a program and gives what it printed.
     pub(super) fn run(&self, program: &Program, wanted: &Wanted) -> Result<String, Failure> {
@@ -36,7 +39,8 @@ impl Island {
         let outcome = match outcome {
             // It was still starting, of which its own words would say less.
             Err(_) if killed => {
-                return Err(failed(&limits, End::Exited(Exit::Signal(libc::SIGKILL)), killed, &Captured::default()));
+                let answer = ErrorResponse { error: KILLED.to_owned(), status: None, stderr: None };
+                return Err(Failure::of_run(StatusCode::INTERNAL_SERVER_ERROR, answer));
             }
             other => other?,
         };
@@ -94,7 +98,7 @@ fn failed(limits: &Limits, end: End, killed: bool, stderr: &Captured) -> Failure
         _ => (StatusCode::INTERNAL_SERVER_ERROR, None),
     };
     let error = match killed {
-        true => "the function was killed through the admin API".to_owned(),
+        true => KILLED.to_owned(),
         false => format!("the function {}", limits.describe(end)),
     };
     let shown = &stderr.bytes[stderr.bytes.len().saturating_sub(STDERR_SHOWN)..];

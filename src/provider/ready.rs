@@ -49,6 +49,15 @@ pub(super) enum Made {
     Whole(Box<Built>),
 }
 
+impl Made {
+    fn into_root(self) -> Option<Root> {
+        match self {
+            Made::Root(root) => Some(root),
+            Made::Whole(_) => None,
+        }
+    }
+}
+
 impl Spare {
     fn fits(&self, deployed: &Deployed, quota: Option<u64>) -> bool {
         let revision = deployed.spec.revision;
@@ -142,21 +151,20 @@ impl Provider {
             Some(spare) => self.discard(&spare.name).map(|()| None)?,
             None => None,
         };
-        let wants_whole = whole && may_be_started(&function) && self.may_stand_by(&deployed)?;
-        let wants_root = self.config.storage == StorageKind::Zfs && !deployed.spec.read_only_root;
         let (name, made) = match spare.map(|spare| (spare.name, spare.made)) {
-            Some((name, Made::Root(root))) if wants_whole => {
-                let made = self.prepare(&name, Some(root), &deployed)?;
+            Some((name, made @ Made::Whole(_))) => (name, made),
+            rest if whole && may_be_started(&function) && self.may_stand_by(&deployed)? => {
+                let (name, made) = rest.unzip();
+                let name = name.unwrap_or_else(|| ReplicaName::new(&self.config.realm, key));
+                let root = made.and_then(Made::into_root);
+                let made = self.prepare(&name, root, &deployed)?;
                 (name, made)
             }
-            Some(spare) => spare,
-            None if wants_whole || wants_root => {
+            Some(root) => root,
+            None if self.config.storage == StorageKind::Zfs && !deployed.spec.read_only_root => {
                 let name = ReplicaName::new(&self.config.realm, key);
-                let made = match wants_whole {
-                    true => self.prepare(&name, None, &deployed)?,
-                    false => Made::Root(self.clone_root(&name, &deployed, quota)?),
-                };
-                (name, made)
+                let root = self.clone_root(&name, &deployed, quota)?;
+                (name, Made::Root(root))
             }
             None => return Ok(()),
         };

@@ -23,6 +23,11 @@ use crate::storage::Root;
 
 /// Starts, watches and removes replicas. A replica outlives the daemon that started it.
 pub trait Sandbox: Send + Sync {
+    /// Makes all of a replica but its program, so that [`Sandbox::start`] has less to do: of the plan that it is
+    /// given then, only input, output and errors may be others. Nobody but this process knows that it is there for a
+    /// reason, and [`Sandbox::remove`] takes it away. A failure leaves nothing.
+    fn prepare(&self, plan: &Plan) -> Result<()>;
+
     /// Starts the plan's program. On return it has been exec'ed (or the call failed and left nothing).
     fn start(&self, plan: &Plan) -> Result<()>;
 

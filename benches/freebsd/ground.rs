@@ -106,6 +106,22 @@ impl Ground {
 
     /// Starts it, as the provider does.
     pub fn start(&self, replica: &Replica, argv: &[&str]) {
+        self.launch(&self.plan(replica, argv));
+    }
+
+    /// Makes all of it but its program, as the provider does ahead of need.
+    pub fn prepare(&self, replica: &Replica, argv: &[&str]) -> Plan {
+        let plan = self.plan(replica, argv);
+        self.platform.sandbox.prepare(&plan).unwrap_or_else(|fault| panic!("{fault}"));
+        plan
+    }
+
+    /// Starts what is planned, or prepared.
+    pub fn launch(&self, plan: &Plan) {
+        self.platform.sandbox.start(plan).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+
+    fn plan(&self, replica: &Replica, argv: &[&str]) -> Plan {
         let attach = || self.platform.network.attach(&replica.name, &replica.link);
         let network = step("network", attach).unwrap_or_else(|fault| panic!("{fault}"));
         let run_dir = self.config.root.join("run").join(replica.name.to_string());
@@ -113,7 +129,7 @@ impl Ground {
         let output = fs::File::options().write(true).open("/dev/null").expect("opening /dev/null");
         let files =
             ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"].map(|path| (PathBuf::from(path), b"x".to_vec()));
-        let plan = Plan {
+        Plan {
             replica: replica.name.clone(),
             root: replica.root.clone(),
             read_only: replica.surface == Surface::ReadOnly,
@@ -138,8 +154,7 @@ impl Ground {
             output: output.into(),
             errors: None,
             run_dir,
-        };
-        self.platform.sandbox.start(&plan).unwrap_or_else(|fault| panic!("{fault}"));
+        }
     }
 
     /// Waits for the end of its program.

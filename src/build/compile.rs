@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::cache::Owned;
 use super::recipe::Recipe;
 use super::toolchain::{Go, INSIDE};
-use super::workspace::Workspace;
+use super::workspace::{Workspace, writable};
 use super::{Builder, Log};
-use crate::fault::{Fault, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::image::Platform;
 use crate::job::{End, Job, Outcome};
 use crate::sandbox::{Access, Mount};
@@ -17,6 +17,14 @@ use crate::sandbox::{Access, Mount};
 const COMMON: [&str; 4] = ["net/http", "encoding/json", "os/signal", "testing"];
 /// How much of a compiler's complaints is in a failure; all of it is in the log.
 const QUOTED: usize = 4000;
+/// What Go prints when a process that it started was killed, as only the limit on memory does.
+const KILLED: &str = "signal: killed";
+/// What Go and its runtime print when there is no room in memory.
+const NO_MEMORY: [&str; 2] = ["cannot allocate memory", "runtime: out of memory"];
+/// The same of processes and threads: fork's EAGAIN, and the runtime's words for clone's.
+const NO_PROCESS: [&str; 2] = ["resource temporarily unavailable", "failed to create new OS thread"];
+/// The same of a quota on the disk.
+const NO_DISK: [&str; 3] = ["no space left on device", "disk quota exceeded", "disc quota exceeded"];
 
 /// What the jobs of one build have in common.
 pub(super) struct Compilation<'a> {
@@ -58,6 +66,7 @@ impl Builder {
         log.step(&format!("compiling Go {}'s standard library for {platform}, once", go.version));
         let workspace = Workspace::make(&self.dir.join("work"))?;
         let (cache, work) = (workspace.writable("cache")?, workspace.writable("work")?);
+        quiet(&work)?;
         let argv = self.command("build", &COMMON);
         let mut job = Job::new(self.jobs.name("std")?, argv, self.settings.limits());
         job.mounts = go.mounts.clone();
@@ -85,6 +94,7 @@ impl Builder {
         work: &Path,
         log: &Log<'_>,
     ) -> Result<Outcome> {
+        quiet(work)?;
         let mut job = Job::new(self.jobs.name(kind)?, argv, self.settings.limits());
         job.mounts = build.go.mounts.clone();
         job.mounts.push(shown(&build.workspace.path("src"), "/src", Access::Read));
@@ -106,20 +116,51 @@ impl Builder {
         if outcome.succeeded() {
             return Ok(());
         }
-        let mut said = outcome.stderr.text();
-        said.push_str(&outcome.stdout.text());
-        let said: String = said.trim().chars().take(QUOTED).collect();
+        let mut all = outcome.stderr.text();
+        all.push_str(&outcome.stdout.text());
+        let said: String = all.trim().chars().take(QUOTED).collect();
         let end = match outcome.end {
-            // The compiler's own words say enough.
-            End::Exited(crate::sandbox::Exit::Code(1)) if !said.is_empty() => String::new(),
+            // The compiler's own words say enough, but not of limits that only a child of it met.
+            End::Exited(crate::sandbox::Exit::Code(code @ 1..=2)) if !said.is_empty() => match self.met(&all) {
+                Some(limit) => format!(" (the build met its limit, {limit})"),
+                None if code == 1 => String::new(),
+                None => format!(" (the build {})", self.settings.limits().describe(outcome.end)),
+            },
             end => format!(" (the build {})", self.settings.limits().describe(end)),
         };
         Err(Fault::invalid(format!("{what}{end}:\n{said}")))
+    }
+
+    /// The limit that was met by what printed this, as far as that shows.
+    fn met(&self, said: &str) -> Option<String> {
+        let any = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
+        let settings = &self.settings;
+        if any(&NO_PROCESS) {
+            Some(format!("builder.pids = {}", settings.pids))
+        } else if any(&[KILLED]) || any(&NO_MEMORY) {
+            Some(format!("builder.memory = {}", settings.memory))
+        } else if any(&NO_DISK) {
+            Some(format!("builder.disk = {}", settings.disk))
+        } else {
+            None
+        }
     }
 }
 
 fn join(dir: &str, name: &str) -> String {
     if name.is_empty() { dir.to_owned() } else { format!("{dir}/{name}") }
+}
+
+/// Tells Go, whose home is `work`, to count nothing: that is for its users to see, and takes a process of its own
+/// (golang.org/x/telemetry, Mode).
+fn quiet(work: &Path) -> Result<()> {
+    let mut dir = work.to_owned();
+    for name in [".config", "go", "telemetry"] {
+        dir.push(name);
+        writable(&dir)?;
+    }
+    let mode = dir.join("mode");
+    std::fs::write(&mode, "off").context(|| format!("cannot write {}", mode.display()))
 }
 
 fn shown(source: &Path, target: &str, access: Access) -> Mount {
@@ -140,7 +181,6 @@ fn environment(platform: &Platform) -> BTreeMap<String, String> {
         ("GOSUMDB", "off"),
         ("GOENV", "off"),
         ("GOTOOLCHAIN", "local"),
-        ("GOTELEMETRY", "off"),
         ("GO111MODULE", "on"),
         ("CGO_ENABLED", "0"),
         ("GOOS", &platform.os),

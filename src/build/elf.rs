@@ -1,7 +1,13 @@
 //! What a program file is for, by its ELF header (elf(5)): 64 bits, little-endian, as on amd64 and arm64.
 
-use crate::fault::{Fault, Result};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
+use crate::fault::{Context, Fault, Result};
+
+/// Where linkers put what is read here.
+const HEAD: u64 = 64 << 10;
 const EM_X86_64: u16 = 62;
 const EM_AARCH64: u16 = 183;
 const EM_RISCV: u16 = 243;
@@ -23,6 +29,19 @@ impl Elf {
     /// Reads a program.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         Self::parse(bytes).ok_or_else(|| Fault::invalid("it is no 64-bit little-endian ELF program"))
+    }
+
+    /// Reads the program in a file, of which the first bytes are enough as a rule.
+    pub fn of(path: &Path) -> Result<Self> {
+        let what = || format!("cannot read {}", path.display());
+        let mut bytes = Vec::new();
+        let mut file = File::open(path).context(what)?;
+        (&mut file).take(HEAD).read_to_end(&mut bytes).context(what)?;
+        if let Some(elf) = Self::parse(&bytes) {
+            return Ok(elf);
+        }
+        file.read_to_end(&mut bytes).context(what)?;
+        Self::read(&bytes).context(|| path.display().to_string())
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -63,11 +82,21 @@ mod tests {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let elf = Elf::read(&own).unwrap();
         assert!(elf.platform.starts_with(std::env::consts::OS), "{elf:?}");
-        assert!(elf.interpreter.is_some_and(|name| name.starts_with('/')));
+        assert!(elf.interpreter.as_ref().is_some_and(|name| name.starts_with('/')));
         for length in [0, 5, 20, 60, 100] {
             // Cut short anywhere, it is refused or has no loader; it is never read beyond its end.
             let _ = Elf::read(&own[..length]);
         }
         assert!(Elf::read(b"#!/bin/sh").is_err());
+        assert_eq!(Elf::of(&std::env::current_exe().unwrap()).unwrap(), elf);
+        // One whose loader is named further behind than programs have it.
+        let temp = tempfile::tempdir().unwrap();
+        let mut far = own[..64].to_vec();
+        far.resize(200_000, 0);
+        far.extend_from_slice(&own[..4096]);
+        let table = u64::from_le_bytes(own[32..40].try_into().unwrap()) + 200_000;
+        far[32..40].copy_from_slice(&table.to_le_bytes());
+        std::fs::write(temp.path().join("far"), &far).unwrap();
+        assert!(Elf::of(&temp.path().join("far")).is_ok());
     }
 }

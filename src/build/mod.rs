@@ -49,6 +49,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::fault::{Context, Fault, Kind, Result};
+use crate::files;
 use crate::image::{self, Digest, Image, Platform, Reference, Silent, Source, Store, Target};
 use crate::job::Jobs;
 
@@ -342,7 +343,10 @@ impl Builder {
             self.test(&compilation, tests, log).map_err(&explained)?;
         }
         log.step(&format!("compiling with Go {} for {platform}", go.version));
-        let program = output::program(&self.compile(&compilation, log).map_err(&explained)?, &platform)?;
+        let compiled = self.compile(&compilation, log).map_err(&explained)?;
+        let program = output::program(&compiled, &platform)?;
+        // Or it would be written to the disk with the image.
+        files::remove(&compiled)?;
         let layout = workspace.path("image");
         let parts = Parts { base: &base, program, watchdog, source, recipe: &recipe, platform: &platform };
         output::write_layout(&layout, parts)?;

@@ -26,6 +26,9 @@ const USER: u32 = 10_001;
 /// Most bytes of a program.
 const PROGRAM: u64 = 1 << 30;
 
+/// What a tar is made of, bytes.
+const BLOCK: usize = 512;
+
 /// A file for a layer.
 struct Entry {
     mode: u32,
@@ -36,6 +39,14 @@ enum Content {
     Directory,
     Bytes(Vec<u8>),
     Link(String),
+}
+
+impl Entry {
+    /// How many bytes of a tar it takes.
+    fn room(&self) -> usize {
+        let content = if let Content::Bytes(bytes) = &self.content { bytes.len() } else { 0 };
+        BLOCK + content.next_multiple_of(BLOCK)
+    }
 }
 
 /// What is the same in all images of one Go version on one host.
@@ -130,7 +141,7 @@ pub fn write_layout(dir: &Path, parts: Parts<'_>) -> Result<()> {
         Ok(json!({"mediaType": media, "digest": digest.as_str(), "size": bytes.len()}))
     };
     let (recipe, platform) = (parts.recipe, parts.platform);
-    let layers = [parts.base.layer()?, top(&parts)?];
+    let layers = [parts.base.layer()?, top(parts)?];
     let mut descriptors = Vec::new();
     for layer in &layers {
         descriptors.push(keep(layer, "application/vnd.oci.image.layer.v1.tar")?);
@@ -172,15 +183,15 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     File::create(path).and_then(|mut file| file.write_all(bytes)).context(|| format!("cannot write {}", path.display()))
 }
 
-fn top(parts: &Parts<'_>) -> Result<Vec<u8>> {
+fn top(parts: Parts<'_>) -> Result<Vec<u8>> {
     let home = parts.recipe.workdir.trim_matches('/').to_owned();
     if home.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
         return Err(Fault::invalid(format!("WORKDIR {} cannot be the program's directory", parts.recipe.workdir)));
     }
     let mut entries = BTreeMap::new();
-    entries.insert(format!("{home}/handler"), file(0o755, parts.program.clone()));
-    if let Some(watchdog) = &parts.watchdog {
-        entries.insert(format!("{home}/fwatchdog"), file(0o755, watchdog.clone()));
+    entries.insert(format!("{home}/handler"), file(0o755, parts.program));
+    if let Some(watchdog) = parts.watchdog {
+        entries.insert(format!("{home}/fwatchdog"), file(0o755, watchdog));
     }
     if let Some((from, name)) = &parts.recipe.files {
         beside(&parts.source.join(from), &format!("{home}/{name}"), &mut entries)?;
@@ -215,7 +226,9 @@ fn archive(mut entries: BTreeMap<String, Entry>) -> Result<Vec<u8>> {
     for parent in parents {
         entries.entry(parent).or_insert(Entry { mode: 0o755, content: Content::Directory });
     }
-    let mut archive = tar::Builder::new(Vec::new());
+    // Without it the bytes of a large program would move again and again.
+    let room = entries.values().map(Entry::room).sum::<usize>() + 2 * BLOCK;
+    let mut archive = tar::Builder::new(Vec::with_capacity(room));
     for (path, entry) in entries {
         let mut header = tar::Header::new_ustar();
         header.set_mode(entry.mode);

@@ -141,9 +141,7 @@ impl Toolchains {
                 mounts.push(Mount { source, target: cleaned(&inside), access: Access::Read });
             }
         }
-        let go = root.join("bin/go");
-        let program = fs::read(&go).context(what)?;
-        if Elf::read(&program).context(|| go.display().to_string())?.interpreter.is_some() {
+        if Elf::of(&root.join("bin/go")).context(what)?.interpreter.is_some() {
             let system = self.system()?;
             let libraries = LIBRARIES.iter().filter(|name| system.join(name).is_dir());
             mounts.extend(libraries.map(|name| read(system.join(name), &format!("/{name}"))));
@@ -159,14 +157,7 @@ impl Toolchains {
             self.unpack(remote, modules, archive, &root)
                 .context(|| format!("cannot get Go {} from {}", archive.version, archive.from))?;
         }
-        let go = self.installed(&root)?;
-        if go.version != archive.version {
-            return Err(Fault::invalid(format!(
-                "{} holds Go {}, not {} as builder.archives says",
-                archive.from, go.version, archive.version
-            )));
-        }
-        Ok(go)
+        self.installed(&root)
     }
 
     fn unpack(&self, remote: &Remote, modules: &Modules, archive: &Archive, root: &Path) -> Result<()> {
@@ -179,6 +170,13 @@ impl Toolchains {
             false => untar(&bytes, &beside),
         };
         unpacked
+            .and_then(|()| match self.installed(&beside)?.version {
+                version if version == archive.version => Ok(()),
+                other => Err(Fault::invalid(format!(
+                    "it holds Go {other}, not {} as builder.archives says",
+                    archive.version
+                ))),
+            })
             .and_then(|()| fs::rename(&beside, root).context(|| format!("cannot make {}", root.display())))
             .map_err(|fault| fault.and_cleanup(files::remove_tree(&beside).map(drop)))
     }

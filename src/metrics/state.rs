@@ -120,6 +120,7 @@ fn of_host(page: &mut Page, provider: &Provider, store: Option<Size>) {
     gauge("faas_jails_addresses", "Addresses in the pool.", room as f64);
     let bytes = provider.frozen_bytes() as f64;
     gauge("faas_jails_frozen_bytes", "Bytes of memory that frozen replicas had when they were stopped.", bytes);
+    gauge("faas_jails_replicas_standby", "Replicas that lie ready for a start.", provider.standby() as f64);
     gauge("faas_jails_replicas_retiring", "Replicas being drained and removed.", provider.retiring() as f64);
     if let Some(store) = store {
         gauge("faas_jails_images", "Images in the store.", store.images as f64);

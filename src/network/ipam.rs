@@ -62,6 +62,11 @@ impl Pool {
         [of_family(true), of_family(false)].into_iter().flatten().min().unwrap_or(0)
     }
 
+    /// Whether half of the addresses are held.
+    pub fn is_half_full(&self) -> bool {
+        2 * self.holders.len() as u128 >= self.capacity()
+    }
+
     /// Addresses for `replica`, one of each family that has a network, with the length of its network's prefix.
     pub fn take(&mut self, replica: &ReplicaName) -> Result<Vec<IpNetwork>> {
         let mut taken = Vec::new();

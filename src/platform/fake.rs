@@ -35,6 +35,7 @@ struct Books {
     roots: BTreeSet<ReplicaName>,
     links: BTreeMap<ReplicaName, IpAddr>,
     processes: BTreeMap<ReplicaName, Process>,
+    prepared: BTreeSet<ReplicaName>,
     policy: Policy,
 }
 
@@ -50,6 +51,11 @@ impl Fake {
     /// The three capabilities, all of this kernel.
     pub fn platform(&self) -> Platform {
         Platform { storage: Arc::new(self.clone()), network: Arc::new(self.clone()), sandbox: Arc::new(self.clone()) }
+    }
+
+    /// Replicas that lack only their program.
+    pub fn prepared(&self) -> Vec<ReplicaName> {
+        self.books.lock().unwrap().prepared.iter().cloned().collect()
     }
 
     /// Roots, links and processes that exist.
@@ -155,6 +161,11 @@ impl Network for Fake {
 }
 
 impl Sandbox for Fake {
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        self.books.lock().unwrap().prepared.insert(plan.replica.clone());
+        Ok(())
+    }
+
     fn start(&self, plan: &Plan) -> Result<()> {
         if plan.env.contains_key("FAIL_START") || self.refuses.load(Ordering::SeqCst) {
             return Err(Fault::invalid(format!("{} is not in the image", plan.argv[0])));
@@ -164,6 +175,7 @@ impl Sandbox for Fake {
         let (stop, frozen) = (Arc::clone(&process.stop), Arc::clone(&process.frozen));
         let address = {
             let mut books = self.books.lock().unwrap();
+            books.prepared.remove(&plan.replica);
             books.processes.insert(plan.replica.clone(), process);
             books.links[&plan.replica]
         };
@@ -203,7 +215,9 @@ impl Sandbox for Fake {
 
     fn remove(&self, replica: &ReplicaName) -> Result<()> {
         self.end(replica, Exit::Signal(9));
-        self.books.lock().unwrap().processes.remove(replica);
+        let mut books = self.books.lock().unwrap();
+        books.processes.remove(replica);
+        books.prepared.remove(replica);
         Ok(())
     }
 
@@ -224,7 +238,9 @@ impl Sandbox for Fake {
             alive: process.exit.is_none(),
             number: None,
         };
-        Ok(books.processes.iter().map(found).collect())
+        let prepared =
+            books.prepared.iter().map(|replica| Found { replica: replica.clone(), alive: false, number: None });
+        Ok(books.processes.iter().map(found).chain(prepared).collect())
     }
 
     fn freeze(&self, replica: &ReplicaName) -> Result<()> {

@@ -9,7 +9,7 @@ use std::sync::{MutexGuard, PoisonError};
 use super::replica::LINK;
 use super::{Annotations, Provider};
 use crate::config::Config;
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::files;
 use crate::function::{FunctionSpec, ReplicaName};
 use crate::network::book::{Book, Stamp};
@@ -71,6 +71,8 @@ impl Provider {
         if self.addresses().stamp == stamp {
             return Ok(());
         }
+        // Replicas that lie ready may have addresses that nobody gets any more.
+        self.give_up_all()?;
         let book = Book::load(&self.config.root)?;
         let networks = book.all_networks(&self.config.network);
         let changed = {
@@ -108,6 +110,11 @@ impl Provider {
             return Ok(Link { mode, addresses: Vec::new() });
         }
         self.refresh_addresses()?;
-        Ok(Link { mode, addresses: self.addresses().take(replica)? })
+        let taken = self.addresses().take(replica);
+        let addresses = match taken {
+            Err(fault) if fault.kind() == Kind::Exhausted && self.give_up_all()? => self.addresses().take(replica)?,
+            taken => taken?,
+        };
+        Ok(Link { mode, addresses })
     }
 }

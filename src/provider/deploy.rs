@@ -202,6 +202,7 @@ impl Provider {
             state.replicas.split_off(keep)
         };
         self.take_out(function, &function.deployed(), surplus, drain);
+        self.make_ready(&function.key);
     }
 
     /// Removes a function. Its replicas finish their requests in the background; its name is free at once.
@@ -213,7 +214,7 @@ impl Provider {
         self.catalog.remove(key);
         let replicas = std::mem::take(&mut function.state().replicas);
         self.take_out(&function, &function.deployed(), replicas, self.config.read_timeout);
-        self.make_ready(key);
+        self.unmake_ready(key);
         self.enforce_now()?;
         self.logs.forget(key)?;
         tracing::info!(function = %key, "deleted");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{Deployed, Function};
 use super::lease::Replica;
+use super::ready::Made;
 use super::timing::Cause;
 use super::{Annotations, Provider, Rules, supervise};
 use crate::fault::{Context, Fault, Result};
@@ -20,7 +21,7 @@ use crate::function::{Quantity, ReplicaName};
 use crate::logs::Last;
 use crate::network::{Link, ipam};
 use crate::sandbox::{Limits, Personality, Plan, Signal};
-use crate::storage::{Root, RootOptions};
+use crate::storage::Root;
 
 /// The port that a function serves on (of-watchdog and classic-watchdog: fixed).
 pub const PORT: u16 = 8080;
@@ -40,6 +41,14 @@ pub(super) struct Record {
     /// Where it serves; another port than [`PORT`] where it shares the host's.
     pub serves_at: SocketAddr,
     pub revision: u64,
+}
+
+/// A replica that has all it needs but its sandbox.
+pub(super) struct Built {
+    pub link: Link,
+    pub record: Record,
+    /// Without its output.
+    pub plan: Plan,
 }
 
 /// What a function's replicas use together.
@@ -63,8 +72,11 @@ impl Provider {
     /// Starts one replica, or leaves nothing behind. It is not ready yet, and in no function's state yet.
     pub(super) fn start_replica(&self, function: &Arc<Function>, deployed: &Deployed) -> Result<Arc<Replica>> {
         let _slot = self.slot().context(|| format!("cannot start a replica of {}", deployed.spec.key))?;
-        let (name, ready) = self.name_and_root(deployed)?;
-        match self.try_start(&name, ready, function, deployed) {
+        let (name, made) = match self.take_ready(deployed)? {
+            Some(spare) => (spare.name, Some(spare.made)),
+            None => (ReplicaName::new(&self.config.realm, &deployed.spec.key), None),
+        };
+        match self.try_start(&name, made, function, deployed) {
             Ok(replica) => {
                 self.make_ready(&deployed.spec.key);
                 Ok(replica)
@@ -75,41 +87,59 @@ impl Provider {
         }
     }
 
-    /// `ready` is its root, where one has been made ahead.
+    /// `made` is what of it has been made ahead.
     fn try_start(
         &self,
         name: &ReplicaName,
-        ready: Option<Root>,
+        made: Option<Made>,
         function: &Arc<Function>,
         deployed: &Deployed,
     ) -> Result<Arc<Replica>> {
         let cause = if function.activating.load(Ordering::Acquire) { Cause::Request } else { Cause::Ahead };
         let mut start = self.timing.start(cause);
+        let Built { link, record, mut plan } = match made {
+            Some(Made::Whole(built)) => *built,
+            Some(Made::Root(root)) => self.build(name, Some(root), deployed, |step| start.done(step))?,
+            None => self.build(name, None, deployed, |step| start.done(step))?,
+        };
+        let dir = self.replica_dir(name);
+        // Only a replica that lives is adopted, and none outlives the machine.
+        files::replace_json_until_reboot(&dir.join(LINK), &link)?;
+        files::replace_json_until_reboot(&dir.join(RECORD), &record)?;
+        self.place_secrets(name, deployed)?;
+        plan.output = self.logs.open(name)?.into();
+        self.platform.sandbox.start(&plan)?;
+        start.done("sandbox");
+        let replica = self.replica(function, deployed, name, record.serves_at);
+        self.watch(function, &replica)?;
+        self.probe_until_ready(function, &replica, deployed, Some(start));
+        Ok(replica)
+    }
+
+    /// What a replica needs before its sandbox is made; `root` where it is there already. `done` hears of each step.
+    pub(super) fn build(
+        &self,
+        name: &ReplicaName,
+        root: Option<Root>,
+        deployed: &Deployed,
+        mut done: impl FnMut(&str),
+    ) -> Result<Built> {
         let Deployed { spec, image } = deployed;
         let limits = self.limits(deployed)?;
         let dir = self.replica_dir(name);
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let link = self.link(name, spec)?;
-        // Only a replica that lives is adopted, and none outlives the machine.
-        files::replace_json_until_reboot(&dir.join(LINK), &link)?;
         let record = Record { serves_at: serves_at(&link)?, revision: spec.revision };
-        files::replace_json_until_reboot(&dir.join(RECORD), &record)?;
-        let secrets = dir.join("secrets");
-        if !spec.secrets.is_empty() {
-            self.secrets.place(&spec.key.namespace, &spec.secrets, &secrets, &image.run.user)?;
-        }
-        start.done("prepare");
-        let quota = Annotations::read(&spec.annotations)?.disk;
-        let options = RootOptions { read_only: spec.read_only_root, quota };
-        let root = match ready {
+        done("prepare");
+        let root = match root {
             Some(root) => root,
-            None => self.platform.storage.clone_root(&image.layers, name, &options)?,
+            None => self.clone_root(name, deployed, Annotations::read(&spec.annotations)?.disk)?,
         };
-        start.done("root");
+        done("root");
         self.close(name, &link)?;
         let network = self.platform.network.attach(name, &link)?;
-        start.done("network");
-        let output = self.logs.open(name)?;
+        done("network");
+        let nothing = fs::File::open("/dev/null").context(|| "cannot open /dev/null")?;
         let plan = Plan {
             replica: name.clone(),
             root,
@@ -121,22 +151,30 @@ impl Provider {
             env: environment_at(deployed, record.serves_at),
             workdir: PathBuf::from(&image.run.workdir),
             user: image.run.user.clone(),
-            secrets: (!spec.secrets.is_empty()).then_some(secrets),
+            secrets: (!spec.secrets.is_empty()).then(|| self.secrets_dir(name)),
             files: self.network_files(&link, spec.key.name.as_str()),
             limits,
             mounts: Vec::new(),
             input: None,
-            output: output.into(),
+            output: nothing.into(),
             errors: None,
             run_dir: self.run_dir(name),
         };
         fs::create_dir_all(&plan.run_dir).context(|| format!("cannot make {}", plan.run_dir.display()))?;
-        self.platform.sandbox.start(&plan)?;
-        start.done("sandbox");
-        let replica = self.replica(function, deployed, name, record.serves_at);
-        self.watch(function, &replica)?;
-        self.probe_until_ready(function, &replica, deployed, Some(start));
-        Ok(replica)
+        Ok(Built { link, record, plan })
+    }
+
+    fn secrets_dir(&self, name: &ReplicaName) -> PathBuf {
+        self.replica_dir(name).join("secrets")
+    }
+
+    /// Puts the function's secrets, as they are now, where the replica sees them.
+    pub(super) fn place_secrets(&self, name: &ReplicaName, deployed: &Deployed) -> Result<()> {
+        let Deployed { spec, image } = deployed;
+        if spec.secrets.is_empty() {
+            return Ok(());
+        }
+        self.secrets.place(&spec.key.namespace, &spec.secrets, &self.secrets_dir(name), &image.run.user)
     }
 
     /// A replica of that version of the function, as the invoke path will see it.

@@ -82,6 +82,7 @@ impl World {
         config.ready_wait = Duration::from_millis(1500);
         config.deploy_wait = Duration::from_millis(1000);
         config.stop_wait = Duration::from_millis(100);
+        config.elastic.standby = 0;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let addresses = Addresses::of(config.network.subnet);
         Self { fake: Fake::default(), config, runtime, _dir: dir, _addresses: addresses }
@@ -348,3 +349,4 @@ fn a_replica_that_may_begin_nothing_is_closed_before_it_starts_and_until_it_is_g
 }
 
 mod elastic;
+mod ready;

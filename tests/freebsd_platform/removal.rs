@@ -3,7 +3,7 @@
 use faas_jails::network::{Link, Mode};
 use faas_jails::platform::freebsd::network::{Settings, connect};
 use faas_jails::platform::freebsd::{jail, mount, rctl};
-use faas_jails::sandbox::{Limits, Sandbox};
+use faas_jails::sandbox::{Exit, Limits, Sandbox};
 use faas_jails::storage::Root;
 
 use crate::support::Host;
@@ -18,6 +18,55 @@ fn every_descendant_dies_and_a_second_removal_is_fine() {
     host.remove(&plan.replica).unwrap();
     assert_eq!(faas_jails::platform::freebsd::process::of_jail(jid).unwrap(), []);
     host.remove(&plan.replica).unwrap();
+}
+
+#[test]
+fn what_is_prepared_runs_later_or_is_removed() {
+    let Some(host) = Host::new() else { return };
+    for read_only in [false, true] {
+        let mut plan = host.plan("echo ran");
+        plan.read_only = read_only;
+        host.sandbox().prepare(&plan).unwrap();
+        let found = host.sandbox().list().unwrap();
+        assert!(found.len() == 1 && !found[0].alive, "{found:?}");
+        let jid = jail::find(&plan.replica.to_string()).unwrap().unwrap().jid;
+        host.sandbox().start(&plan).unwrap();
+        assert_eq!(jail::find(&plan.replica.to_string()).unwrap().map(|jail| jail.jid), Some(jid), "the same jail");
+        assert_eq!(host.exit(host.sandbox(), &plan.replica), Exit::Code(0));
+        host.remove(&plan.replica).unwrap();
+        assert_eq!(host.output(&plan.replica), "ran\n");
+    }
+    let plan = host.plan("true");
+    host.sandbox().prepare(&plan).unwrap();
+    host.remove(&plan.replica).unwrap();
+    assert_eq!(host.sandbox().list().unwrap(), []);
+}
+
+#[test]
+fn a_prepared_jail_that_somebody_removed_is_made_anew() {
+    let Some(host) = Host::new() else { return };
+    let plan = host.plan("echo ran");
+    host.sandbox().prepare(&plan).unwrap();
+    jail::remove(jail::find(&plan.replica.to_string()).unwrap().unwrap().jid).unwrap();
+    host.sandbox().start(&plan).unwrap();
+    assert_eq!(host.exit(host.sandbox(), &plan.replica), Exit::Code(0));
+    host.remove(&plan.replica).unwrap();
+}
+
+#[test]
+fn with_a_stack_of_its_own_too() {
+    let Some(host) = Host::new() else { return };
+    let network = connect(Mode::Vnet, Settings { realm: host.realm.clone(), egress: None, nat: false });
+    network.setup(&["10.217.0.0/24".parse().unwrap()]).unwrap();
+    let mut plan = host.plan("case \"$(ifconfig)\" in *10.217.0.7*) exit 0 ;; esac; exit 1");
+    let link = Link { mode: Mode::Vnet, addresses: vec!["10.217.0.7/24".parse().unwrap()] };
+    plan.network = network.attach(&plan.replica, &link).unwrap();
+    host.sandbox().prepare(&plan).unwrap();
+    host.sandbox().start(&plan).unwrap();
+    assert_eq!(host.exit(host.sandbox(), &plan.replica), Exit::Code(0), "{}", host.output(&plan.replica));
+    host.remove(&plan.replica).unwrap();
+    network.detach(&plan.replica).unwrap();
+    network.teardown().unwrap();
 }
 
 #[test]

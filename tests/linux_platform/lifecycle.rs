@@ -49,6 +49,28 @@ fn a_program_that_handles_term_is_asked_politely() {
 }
 
 #[test]
+fn what_is_prepared_runs_later_or_is_removed() {
+    if !root() {
+        return;
+    }
+    let world = World::new();
+    let mut plan = world.plan(&["sh", "-c", "echo ran"]);
+    plan.limits = Limits { pids: Some(20), ..Limits::default() };
+    world.sandbox.prepare(&plan).unwrap();
+    assert_eq!(world.sandbox.list().unwrap(), [Found { replica: plan.replica.clone(), alive: false, number: None }]);
+    world.sandbox.start(&plan).unwrap();
+    assert_eq!(world.exit(&plan.replica), Exit::Code(0));
+    world.remove(&plan.replica);
+    assert_eq!(world.output(&plan.replica), "ran\n");
+    let plan = world.plan(&["true"]);
+    world.sandbox.prepare(&plan).unwrap();
+    world.remove(&plan.replica);
+    world.sandbox.start(&plan).unwrap();
+    assert_eq!(world.exit(&plan.replica), Exit::Code(0), "it starts from nothing");
+    world.remove(&plan.replica);
+}
+
+#[test]
 fn removal_kills_all_that_a_replica_started() {
     if !root() {
         return;

@@ -1,12 +1,8 @@
 //! The builder's base, as `faas-jails init` makes it and `deinit` takes it away.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
 use lzma_rust2::{XzOptions, XzWriter};
 use rand::RngCore;
@@ -14,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::full_disk::Small;
 use crate::support::image::{Image, Layer};
+use crate::support::mirror::{Answer, Mirror};
 use crate::support::platform;
 use crate::support::registry::{Access, Registry};
 use crate::support::{Daemon, eventually};
@@ -22,62 +19,14 @@ use crate::{linux_only, needs_root};
 /// Run-time linkers of all hosts that tests run on.
 const LOADERS: [&str; 3] = ["libexec/ld-elf.so.1", "lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"];
 
-/// A mirror on loopback with one file, `/base.txz`.
-struct Mirror {
-    address: SocketAddr,
-    requests: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Mirror {
-    /// The first `stalled` requests get half of it, and no end.
-    fn with(file: Vec<u8>, stalled: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let (requests, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (requests.clone(), stop.clone());
-        let serve = move || {
-            for stream in listener.incoming().take_while(|_| !stopped.load(Ordering::SeqCst)).flatten() {
-                let number = counted.fetch_add(1, Ordering::SeqCst);
-                answer(stream, &file, number < stalled);
-            }
-        };
-        Self { address, requests, stop, thread: Some(std::thread::spawn(serve)) }
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Whoever asks may go away at any time.
-fn answer(mut stream: TcpStream, file: &[u8], stall: bool) {
-    let mut lines = BufReader::new(stream.try_clone().expect("cloning a socket")).lines();
-    let first = lines.next().and_then(Result::ok).unwrap_or_default();
-    while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
-    if !first.starts_with("GET /base.txz ") {
-        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        return;
-    }
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", file.len());
-    let _ = stream.write_all(head.as_bytes());
-    if stall {
-        let _ = stream.write_all(&file[..file.len() / 2]);
-        let _ = stream.read(&mut [0]);
-        return;
-    }
-    let _ = stream.write_all(file);
+/// A mirror with one file, `/base.txz`; the first `stalled` requests get half of it, and no end.
+fn mirror(file: &[u8], stalled: usize) -> Mirror {
+    let file = file.to_vec();
+    Mirror::start(move |path, before| match path {
+        "/base.txz" if before < stalled => Answer::Stalled(file.clone()),
+        "/base.txz" => Answer::Whole(file.clone()),
+        _ => Answer::Missing,
+    })
 }
 
 fn base() -> Layer {
@@ -129,8 +78,8 @@ fn init_makes_it_from_a_mirror_even_after_being_killed_and_deinit_takes_it_away(
     needs_root!();
     linux_only!("on FreeBSD init makes the machine itself ready, too");
     let file = archive();
-    let mirror = Mirror::with(file.clone(), 1);
-    let daemon = configured(&format!("http://{}/base.txz", mirror.address), Some(&hex_of(&file)));
+    let mirror = mirror(&file, 1);
+    let daemon = configured(&mirror.url("/base.txz"), Some(&hex_of(&file)));
     walked(&daemon, &["init", "--check"], 69, "missing ");
     assert!(mirror.requests() == 0 && names(&daemon).is_empty());
 
@@ -180,7 +129,7 @@ fn what_is_no_base_is_refused_in_a_sentence_and_nothing_is_left() {
     needs_root!();
     linux_only!("on FreeBSD init makes the machine itself ready, too");
     let file = archive();
-    let mirror = Mirror::with(file.clone(), 0);
+    let mirror = mirror(&file, 0);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let put = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -191,8 +140,8 @@ fn what_is_no_base_is_refused_in_a_sentence_and_nothing_is_left() {
     let above = Image::new().layer(base().file("../above", 0o644, b"x")).layers.remove(0).tar;
     let (mine, theirs) = (hex_of(&file), "0".repeat(64));
     for ((from, sum), words) in [
-        ((format!("http://{}/base.txz", mirror.address), theirs), format!("its SHA-256 is {mine}, not 0000")),
-        ((format!("http://{}/none.txz", mirror.address), mine.clone()), "404".into()),
+        ((mirror.url("/base.txz"), theirs), format!("its SHA-256 is {mine}, not 0000")),
+        ((mirror.url("/none.txz"), mine.clone()), "404".into()),
         ((dir.path().join("none").display().to_string(), mine), "cannot be opened".into()),
         (put("short", &file[..file.len() - 40]), "cut off".into()),
         (put("out", &out), "usr/lib64 leads out of it".into()),

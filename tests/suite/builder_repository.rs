@@ -27,14 +27,14 @@ fn program(above: &str, expression: &str) -> String {
 }
 
 /// A server of repositories, and a daemon that may fetch from it.
-struct Ground {
-    daemon: Daemon,
-    git: GitServer,
+pub struct Ground {
+    pub daemon: Daemon,
+    pub git: GitServer,
     _dir: tempfile::TempDir,
 }
 
 impl Ground {
-    fn start(settings: &str) -> Self {
+    pub fn start(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let git = GitServer::start(dir.path());
         let mut daemon = with_builder(&format!("proxy = \"off\"\ngit_hosts = [\"{}\"]\n{settings}", git.address));
@@ -42,7 +42,7 @@ impl Ground {
         Self { daemon, git, _dir: dir }
     }
 
-    fn image(&self, name_and_rest: &str) -> String {
+    pub fn image(&self, name_and_rest: &str) -> String {
         format!("git+https://{}", self.git.url(name_and_rest))
     }
 
@@ -52,7 +52,7 @@ impl Ground {
 
     /// Deploys what must serve `answer`.
     #[track_caller]
-    fn serves(&self, service: &str, image: &str, answer: &str) {
+    pub fn serves(&self, service: &str, image: &str, answer: &str) {
         self.deploy(service, image).expect(202);
         self.daemon.await_ready(service, 1);
         assert_eq!(self.daemon.call(service).expect(200).text(), answer);
@@ -60,7 +60,7 @@ impl Ground {
 
     /// Deploys what must be refused, with these words, and must leave nothing.
     #[track_caller]
-    fn refuses(&self, image: &str, words: &[&str]) {
+    pub fn refuses(&self, image: &str, words: &[&str]) {
         self.deploy("refused", image).expect_error(400, words);
         let work = self.daemon.root.join("builder/work");
         assert_eq!(std::fs::read_dir(work).expect("its work directory").count(), 0, "{image} left something");

@@ -17,6 +17,34 @@ fn at_zero(options: Options, spec: serde_json::Value) -> Daemon {
     daemon
 }
 
+/// What lies ready is what the next call gets; it is swept after the daemon's death, and goes with its function.
+#[test]
+fn the_next_replica_lies_ready() {
+    needs_root!();
+    let mut daemon = at_zero(Daemon::with(), json!({"service": "cold"}));
+    let lies_ready = |daemon: &Daemon| {
+        eventually("one lies ready, and nothing else is there", || {
+            let page = daemon.http.get("/metrics").expect(200).text();
+            let directories = daemon.traces().replicas;
+            (page.contains("\nfaas_jails_replicas_standby 1\n") && directories.len() == 1).then_some(directories)
+        })
+    };
+    let first = lies_ready(&daemon);
+    daemon.call("cold/").expect(200);
+    assert_eq!(daemon.traces().replica_names(), first);
+    daemon.scale("cold", 0).expect(202);
+    let second = lies_ready(&daemon);
+    assert_ne!(first, second);
+    daemon.kill9();
+    daemon.start_again();
+    assert_ne!(lies_ready(&daemon), second);
+    daemon.call("cold/").expect(200);
+    daemon.scale("cold", 0).expect(202);
+    lies_ready(&daemon);
+    daemon.delete("cold").expect(202);
+    eventually("nothing of it is left", || daemon.traces().replicas.is_empty().then_some(()));
+}
+
 #[test]
 fn two_hundred_waiting_calls_cause_one_start_and_are_all_answered() {
     needs_root!();

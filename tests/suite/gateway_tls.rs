@@ -2,8 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,31 +12,11 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
 use crate::needs_root;
-use crate::support::{Daemon, announce_skip, eventually, this_test};
-
-/// A certificate for localhost that vouches for itself, and its key.
-fn certificate(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
-    let mut command = Command::new("openssl");
-    command.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '));
-    command.args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=DNS:localhost"]);
-    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    command.arg("-out").arg(&certificate).arg("-keyout").arg(&key).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(command.status().expect("running openssl").success());
-    (certificate, key)
-}
-
-fn has_openssl() -> bool {
-    let found = Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_ok();
-    if !found {
-        announce_skip(&this_test(), "needs openssl");
-    }
-    found
-}
+use crate::support::{Daemon, certificate, eventually};
 
 /// A daemon whose port has the certificate `first`.
 fn with_tls(dir: &Path) -> Daemon {
-    let (certificate, key) = certificate(dir, "first");
+    let (certificate, key) = certificate::make(dir, "first");
     let lines = format!("tls_certificate = \"{}\"\ntls_key = \"{}\"", certificate.display(), key.display());
     let daemon = Daemon::with().gateway(&lines).start();
     daemon.deploy(json!({"service": "f"}));
@@ -80,7 +59,7 @@ fn exchange(stream: &mut Stream, bytes: &str, end: &str) -> String {
 #[test]
 fn calls_streams_and_websockets_pass_encrypted() {
     needs_root!();
-    if !has_openssl() {
+    if !certificate::possible() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -119,7 +98,7 @@ fn calls_streams_and_websockets_pass_encrypted() {
 #[test]
 fn sighup_takes_the_certificate_that_is_there_then() {
     needs_root!();
-    if !has_openssl() {
+    if !certificate::possible() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -127,7 +106,7 @@ fn sighup_takes_the_certificate_that_is_there_then() {
     let first = dir.path().join("kept.pem");
     std::fs::copy(dir.path().join("first.pem"), &first).expect("copying");
     let mut before = connect(&daemon, &first).expect("a connection");
-    let (second, key) = certificate(dir.path(), "second");
+    let (second, key) = certificate::make(dir.path(), "second");
     std::fs::copy(&second, dir.path().join("first.pem")).expect("copying");
     // A key that does not fit is not taken, and the port goes on with what it had.
     daemon.signal(libc::SIGHUP);
@@ -144,7 +123,7 @@ fn sighup_takes_the_certificate_that_is_there_then() {
 #[test]
 fn plain_text_to_an_encrypted_port_is_turned_away_and_disturbs_nothing() {
     needs_root!();
-    if !has_openssl() {
+    if !certificate::possible() {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");

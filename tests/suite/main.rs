@@ -15,6 +15,8 @@ mod bad_input;
 mod breakout;
 mod builder;
 mod builder_base;
+mod builder_limits;
+mod builder_progress;
 mod builder_remote;
 mod builder_repository;
 mod builder_toolchain;

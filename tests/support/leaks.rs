@@ -13,6 +13,8 @@ pub struct Traces {
     pub processes: BTreeSet<String>,
     /// Its cgroups, or jails.
     pub groups: BTreeSet<String>,
+    /// Names of those that a process is in.
+    pub populated: BTreeSet<String>,
     /// Network interfaces.
     pub interfaces: BTreeSet<String>,
     /// Addresses on them. (On Linux each replica's is on an interface of its own.)
@@ -47,10 +49,9 @@ impl Traces {
         *self == Self::default()
     }
 
-    /// How many replicas live: groups with a process are counted once, whatever the number of hierarchies.
+    /// Replicas that run. One that lies ready for the next start has no process yet.
     pub fn replica_names(&self) -> BTreeSet<String> {
-        let names = self.groups.iter().filter_map(|g| g.rsplit('/').next());
-        names.filter(|n| n.matches('_').count() == 3).map(str::to_owned).collect()
+        self.populated.iter().filter(|name| name.matches('_').count() == 3).cloned().collect()
     }
 }
 

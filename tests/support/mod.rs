@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 pub mod browser;
+pub mod certificate;
 pub mod client;
 pub mod daemon;
 pub mod dataset;
@@ -18,12 +19,14 @@ pub mod http;
 pub mod image;
 pub mod images;
 pub mod leaks;
+pub mod mirror;
 pub mod parts;
 #[cfg_attr(target_os = "freebsd", path = "platform_freebsd.rs")]
 #[cfg_attr(target_os = "linux", path = "platform_linux.rs")]
 pub mod platform;
 pub mod registry;
 pub mod sky;
+pub mod terminal;
 
 pub use daemon::Daemon;
 pub use http::Response;

@@ -102,8 +102,12 @@ pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     traces.groups = words(&told("jls", &["name"]), |name| name.starts_with(&prefix));
     let processes = told("ps", &["-axo", "jail=,pid=,comm="]);
     let ours = processes.lines().map(str::trim_start).filter(|line| line.starts_with(&prefix));
-    let shown = ours.filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest.trim().to_owned());
-    traces.processes = shown.filter(|process| !process.contains("<defunct>")).collect();
+    for (jail, process) in ours.filter_map(|line| line.split_once(' ')) {
+        if !process.contains("<defunct>") {
+            traces.populated.insert(jail.to_owned());
+            traces.processes.insert(process.trim().to_owned());
+        }
+    }
     traces.interfaces = words(&told("ifconfig", &["-l"]), |name| name.starts_with(realm));
     for interface in &traces.interfaces {
         traces.addresses.extend(lines(&told("ifconfig", &[interface]), |line| line.trim_start().starts_with("inet")));

@@ -137,6 +137,9 @@ fn walk_cgroups(directory: &Path, realm: &str, depth: usize, traces: &mut Traces
         if name == realm || name.starts_with(&format!("{realm}_")) || name.ends_with(&format!("-{realm}")) {
             traces.groups.insert(path.display().to_string());
             let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            if !processes.is_empty() {
+                traces.populated.insert(name);
+            }
             for pid in processes.lines() {
                 let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 traces.processes.insert(format!("{pid} {}", command.trim()));

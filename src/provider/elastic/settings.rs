@@ -19,6 +19,9 @@ pub struct Settings {
     pub queue: usize,
     /// Most replicas that are being started at once, on the whole host.
     pub starts: usize,
+    /// Most functions of which the next replica lies ready, complete but for its program: those at zero, and those
+    /// that scale with load, whose turn came last. Each of them has an address, and its jail or cgroup.
+    pub standby: usize,
     /// Most bytes of memory that frozen replicas occupy together; beyond it the one frozen longest is removed.
     pub frozen_bytes: u64,
     /// Bytes of memory that stay free: with less, frozen replicas are removed and starts wait.
@@ -32,6 +35,7 @@ impl Default for Settings {
             zero_duration: Duration::from_secs(15 * 60),
             queue: 4096,
             starts: 2 * std::thread::available_parallelism().map_or(2, usize::from),
+            standby: 16,
             frozen_bytes: 1 << 30,
             reserve_bytes: 64 << 20,
         }

@@ -86,7 +86,7 @@ fn one_that_was_being_drained_when_the_daemon_died_is_swept() {
 #[test]
 fn the_line_is_bounded() {
     let mut world = World::new();
-    world.config.elastic = Settings { queue: 2, ..Settings::default() };
+    world.config.elastic = Settings { queue: 2, standby: 0, ..Settings::default() };
     let provider = world.provider();
     provider.create(desired("f", &[("NEVER_LISTEN", "1")])).unwrap();
     let function = provider.find(&desired("f", &[]).key).unwrap();
@@ -205,7 +205,7 @@ fn the_next_daemon_lets_a_frozen_one_go_on() {
 fn beyond_the_limit_the_one_frozen_longest_goes() {
     let mut world = World::new();
     // The fake's replicas have a MiB each.
-    world.config.elastic = Settings { frozen_bytes: 2 << 20, ..Settings::default() };
+    world.config.elastic = Settings { frozen_bytes: 2 << 20, standby: 0, ..Settings::default() };
     let provider = world.provider();
     let functions: Vec<_> = ["a", "b", "c"]
         .map(|name| {
@@ -224,7 +224,7 @@ fn beyond_the_limit_the_one_frozen_longest_goes() {
 #[test]
 fn below_the_reserve_starts_wait_and_frozen_ones_go() {
     let mut world = World::new();
-    world.config.elastic = Settings { reserve_bytes: 0, ..Settings::default() };
+    world.config.elastic = Settings { reserve_bytes: 0, standby: 0, ..Settings::default() };
     let provider = world.provider();
     provider.create(labelled("a", &[], &[("com.faas-jails.freeze", "1s")])).unwrap();
     eventually("it is frozen", || world.fake.frozen() == 1);

@@ -1,14 +1,16 @@
 //! Replicas as jails: [`JailSandbox`].
 //!
 //! ```text
-//!  start:  root ── mounts below it ── rctl rules ── jail ── VNET link ── fork, attach, exec ── watch
+//!  prepare: root ── mounts below it ── rctl rules ── jail ── VNET link
+//!  start:  the same, unless prepared ── fork, attach, exec ── watch
 //!  remove: kill by jail_remove, wait ── unmount, last first ── rctl rules ── directories ── forget
 //! ```
 //! A start that fails runs the removal; so do a delete and the sweep after a crash. All of it is found by the
 //! replica's name: the jail bears it, the rules name it, and its mounts are below `run_root/name`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::debug_span;
@@ -63,6 +65,8 @@ pub struct JailSandbox {
     known: Known,
     monitor: Monitor,
     lent: lent::Lent,
+    /// Jails that wait for their program, by the replica's name.
+    prepared: Mutex<HashMap<String, Jid>>,
     _crowd: Option<crowd::Crowd>,
 }
 
@@ -81,7 +85,7 @@ impl JailSandbox {
         lent.sweep()?;
         let crowd = crowd::Crowd::watch(settings.realm.clone())?;
         let monitor = Monitor::start(Box::new(reason_of_kill))?;
-        Ok(Self { settings, known: Known::ask()?, monitor, lent, _crowd: crowd })
+        Ok(Self { settings, known: Known::ask()?, monitor, lent, prepared: Mutex::default(), _crowd: crowd })
     }
 
     fn run_dir(&self, name: &str) -> PathBuf {
@@ -116,8 +120,13 @@ impl JailSandbox {
         }
     }
 
-    /// All steps of a start; the caller undoes them. Each is a span, so that it can be seen what takes how long.
-    fn build(&self, plan: &Plan, name: &str) -> Result<()> {
+    fn prepared(&self) -> MutexGuard<'_, HashMap<String, Jid>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The steps of a start before its program; the caller undoes them. Each is a span, so that it can be seen what
+    /// takes how long.
+    fn build(&self, plan: &Plan, name: &str) -> Result<Jid> {
         let root = debug_span!("mounts").in_scope(|| root::mount(plan, &self.lent))?;
         debug_span!("rctl").in_scope(|| self.limit(plan, name))?;
         let host = policy::Host { known: &self.known, devfs_ruleset: devfs::RULESET };
@@ -125,7 +134,16 @@ impl JailSandbox {
         if let Some(cpus) = &plan.limits.cpus {
             jail::pin(jid, cpus)?;
         }
-        let network = debug_span!("link").in_scope(|| connect(plan, jid))?;
+        debug_span!("link").in_scope(|| connect(plan, jid))?;
+        Ok(jid)
+    }
+
+    /// The last step of a start; the caller undoes all of them.
+    fn run(&self, plan: &Plan, name: &str, jid: Jid) -> Result<()> {
+        let network = match &plan.network {
+            Attachment::Vnet { interface, addresses, .. } => inside::steps(interface, addresses)?,
+            _ => Vec::new(),
+        };
         let program = Program::prepare(plan, jid, network)?;
         let spawned = debug_span!("fork-exec").in_scope(|| program.spawn());
         let process = spawned.context(|| format!("{name} does not start"))?;
@@ -135,8 +153,18 @@ impl JailSandbox {
         self.monitor.own(name, process)
     }
 
+    /// The jail that waits for this replica's program. One that somebody has removed is cleared away.
+    fn take_prepared(&self, name: &str) -> Result<Option<Jid>> {
+        let Some(jid) = self.prepared().remove(name) else { return Ok(None) };
+        if jail::find(name)?.is_some_and(|jail| jail.jid == jid) {
+            return Ok(Some(jid));
+        }
+        self.clear(name).map(|()| None)
+    }
+
     /// Takes away all that there is of `name`: attempts every step and reports every failure.
     fn clear(&self, name: &str) -> Result<()> {
+        self.prepared().remove(name);
         self.monitor.expect_kill(name);
         let run_dir = self.run_dir(name);
         let steps = [
@@ -190,10 +218,25 @@ impl JailSandbox {
 }
 
 impl Sandbox for JailSandbox {
-    fn start(&self, plan: &Plan) -> Result<()> {
+    fn prepare(&self, plan: &Plan) -> Result<()> {
         self.check(plan)?;
         let name = plan.replica.to_string();
-        self.build(plan, &name).map_err(|fault| fault.and_cleanup(self.clear(&name)))
+        let jid = self.build(plan, &name).map_err(|fault| fault.and_cleanup(self.clear(&name)))?;
+        self.prepared().insert(name, jid);
+        Ok(())
+    }
+
+    fn start(&self, plan: &Plan) -> Result<()> {
+        let name = plan.replica.to_string();
+        let built = match self.take_prepared(&name)? {
+            Some(jid) => Ok(jid),
+            None => {
+                self.check(plan)?;
+                self.build(plan, &name)
+            }
+        };
+        let started = built.and_then(|jid| self.run(plan, &name, jid));
+        started.map_err(|fault| fault.and_cleanup(self.clear(&name)))
     }
 
     fn signal(&self, replica: &ReplicaName, signal: Signal) -> Result<()> {
@@ -265,17 +308,16 @@ impl Sandbox for JailSandbox {
     }
 }
 
-/// Gives the jail its end of the link, and says what is to be done with it inside.
-fn connect(plan: &Plan, jid: Jid) -> Result<Vec<inside::Step>> {
-    let Attachment::Vnet { interface, addresses, closed } = &plan.network else { return Ok(Vec::new()) };
+/// Gives the jail its end of the link.
+fn connect(plan: &Plan, jid: Jid) -> Result<()> {
+    let Attachment::Vnet { interface, closed, .. } = &plan.network else { return Ok(()) };
     if *closed && plan.user.uid == 0 {
         let message = "network none is not for an image whose user is root: with a stack of its own, root could take \
                        another address; use an image with another USER, or network vnet";
         return Err(Fault::invalid(message));
     }
     let control = Control::open().context(|| "cannot open a socket")?;
-    control.give(interface, jid).context(|| format!("cannot move {interface} into jail {}", plan.replica))?;
-    inside::steps(interface, addresses)
+    control.give(interface, jid).context(|| format!("cannot move {interface} into jail {}", plan.replica))
 }
 
 fn remove_jail(name: &str) -> Result<()> {

@@ -20,10 +20,11 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::mount::OpenTreeFlags;
@@ -49,6 +50,8 @@ pub struct NamespaceSandbox {
     cgroups: Arc<Cgroups>,
     monitor: Monitor,
     filters: Vec<BpfProgram>,
+    /// Replicas whose cgroup is there already.
+    prepared: Mutex<HashSet<ReplicaName>>,
 }
 
 impl NamespaceSandbox {
@@ -59,11 +62,24 @@ impl NamespaceSandbox {
 
     fn with(cgroups: Cgroups) -> Result<Self> {
         let cgroups = Arc::new(cgroups);
-        Ok(Self { monitor: Monitor::start(Arc::clone(&cgroups))?, cgroups, filters: seccomp::filters()? })
+        Ok(Self {
+            monitor: Monitor::start(Arc::clone(&cgroups))?,
+            cgroups,
+            filters: seccomp::filters()?,
+            prepared: Mutex::default(),
+        })
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, HashSet<ReplicaName>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spawn(&self, plan: &Plan) -> Result<()> {
-        let group = self.cgroups.create(&plan.replica, &plan.limits, &plan.run_dir)?;
+        let is_prepared = self.prepared().remove(&plan.replica);
+        let group = match is_prepared {
+            true => self.cgroups.group(&plan.replica)?,
+            false => self.cgroups.create(&plan.replica, &plan.limits, &plan.run_dir)?,
+        };
         let shown = prepare(plan).and_then(|()| detach(plan));
         let spawned = shown.and_then(|(secrets, mounts)| {
             let tools = Tools {
@@ -105,6 +121,15 @@ impl NamespaceSandbox {
 }
 
 impl Sandbox for NamespaceSandbox {
+    /// Its cgroup: namespaces last no longer than a process.
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        self.cgroups
+            .create(&plan.replica, &plan.limits, &plan.run_dir)
+            .context(|| format!("cannot prepare a replica of {}", plan.replica.function()))?;
+        self.prepared().insert(plan.replica.clone());
+        Ok(())
+    }
+
     fn start(&self, plan: &Plan) -> Result<()> {
         prepare(plan).and_then(|()| self.spawn(plan)).context(|| format!("cannot start {}", plan.replica.function()))
     }
@@ -122,6 +147,7 @@ impl Sandbox for NamespaceSandbox {
     }
 
     fn remove(&self, replica: &ReplicaName) -> Result<()> {
+        self.prepared().remove(replica);
         self.adopt(replica)?;
         self.signal(replica, Signal::Kill)?;
         // In a frozen cgroup of version 1 even a killed process waits.

@@ -12,6 +12,8 @@ use crate::steps;
 const ROUNDS: usize = 21;
 /// The steps of a start, in their order.
 pub const STEPS: [&str; 7] = ["clone", "network", "mounts", "rctl", "jail_set", "link", "fork-exec"];
+/// All of it but the clone, with what is between the steps.
+const WHOLE: &str = "whole";
 const REMOVAL: [&str; 3] = ["remove jail and mounts", "remove network", "destroy clone"];
 
 type Rounds = Vec<BTreeMap<&'static str, Duration>>;
@@ -38,9 +40,9 @@ pub fn run() {
                 if ready {
                     let plan = ground.prepare(&replica, &["true"]);
                     steps::taken();
-                    ground.launch(&plan);
+                    steps::step(WHOLE, || ground.launch(&plan));
                 } else {
-                    ground.start(&replica, &["true"]);
+                    steps::step(WHOLE, || ground.start(&replica, &["true"]));
                 }
                 ground.await_exit(&replica);
                 ground.remove(&replica);
@@ -65,8 +67,8 @@ fn starts(tables: &[(String, Rounds)], bare: f64) {
     columns(&[&["replica"][..], &STEPS, &last].concat());
     for (name, rounds) in tables {
         let times = STEPS.map(|step| middle(rounds, step));
-        let (clone, exec) = (times[0], times[STEPS.len() - 1]);
-        let rest = times.iter().sum::<f64>() - clone - exec;
+        let exec = times[STEPS.len() - 1];
+        let rest = middle(rounds, WHOLE) - exec;
         let mut cells = vec![name.clone()];
         cells.extend(times.map(|time| format!("{:.3}", time / bare)));
         cells.extend([format!("{:.2}", rest / exec), format!("{:.2}", rest / bare)]);

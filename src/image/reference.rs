@@ -122,6 +122,11 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// What its registry is asked for: the digest, the tag, or `latest`.
+    pub fn wanted(&self) -> &str {
+        self.digest().map(Digest::as_str).or(self.tag()).unwrap_or("latest")
+    }
+
     /// The repository that it names, if it is of that sort. A slash in a branch's name is written `%2F`.
     pub fn source(&self) -> Option<RepositorySource> {
         let host = self.registry.strip_prefix(REPOSITORY)?;

@@ -7,7 +7,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::storage::{Staging, Whiteouts};
 
 use super::config::{CONFIG_MAX, ImageConfig};
-use super::registry::{Credentials, Http, Session, configured_credentials, hosts};
+use super::registry::{Session, ask_hosts, configured_credentials};
 use super::store::settle;
 use super::unpack::{Expected, UnpackLimits, unpack};
 use super::{Digest, Progress, Reference, Settings};
@@ -21,24 +21,12 @@ pub fn spread(
     limits: &UnpackLimits,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let registries = &settings.registries;
-    let credentials: Credentials = configured_credentials(registries)?;
-    let http = Http::new(registries)?;
-    let wanted = reference.digest().map(Digest::as_str).or(reference.tag()).unwrap_or("latest");
-    let hosts = hosts(registries, reference);
-    for (at, host) in hosts.iter().enumerate() {
-        let session = Session::new(&http, registries, host, reference, &[&credentials])?;
-        match session.manifest(wanted) {
-            Err(fault) if at + 1 < hosts.len() => {
-                progress.warn(&format!("mirror {host} can't serve {reference}: {fault}"));
-            }
-            answer => {
-                let (digest, bytes) = answer?;
-                return layers(settings, &session, (digest, &bytes), dir, limits, progress);
-            }
-        }
-    }
-    Err(Fault::not_found(format!("no registry is known for {reference}")))
+    let credentials = configured_credentials(&settings.registries)?;
+    let (session, digest, bytes) = ask_hosts(&settings.registries, reference, &[&credentials], progress, |session| {
+        let (digest, bytes) = session.manifest(reference.wanted())?;
+        Ok((session, digest, bytes))
+    })?;
+    layers(settings, &session, (digest, &bytes), dir, limits, progress)
 }
 
 fn layers(

@@ -23,7 +23,7 @@ use crate::fault::{Context, Fault, Kind, Result};
 
 use super::manifest::{self, MANIFEST_MAX};
 use super::unpack::stream::read_capped;
-use super::{Digest, Reference, Registries};
+use super::{Digest, Progress, Reference, Registries};
 
 mod blob;
 mod challenge;
@@ -57,11 +57,24 @@ pub struct Session {
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// The hosts to ask for `reference`, in order: its registry's mirrors, then the registry.
-pub fn hosts(registries: &Registries, reference: &Reference) -> Vec<String> {
-    let mut hosts = registries.mirrors.get(reference.registry()).cloned().unwrap_or_default();
-    hosts.push(reference.registry().to_owned());
-    hosts
+/// Asks for `reference` at its registry's mirrors, in order, and then at the registry: the first answer counts. What a
+/// mirror fails at is a warning.
+pub fn ask_hosts<T>(
+    registries: &Registries,
+    reference: &Reference,
+    credentials: &[&Credentials],
+    progress: &dyn Progress,
+    ask: impl Fn(Session) -> Result<T>,
+) -> Result<T> {
+    let http = Http::new(registries)?;
+    let ask = |host: &str| ask(Session::new(&http, registries, host, reference, credentials)?);
+    for mirror in registries.mirrors.get(reference.registry()).into_iter().flatten() {
+        match ask(mirror) {
+            Err(fault) => progress.warn(&format!("mirror {mirror} can't serve {reference}: {fault}")),
+            answer => return answer,
+        }
+    }
+    ask(reference.registry())
 }
 
 /// Does this host speak plain HTTP: configured so, or on this machine?

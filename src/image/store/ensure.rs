@@ -6,7 +6,7 @@ use crate::fault::{Context, Fault, Kind, Result};
 use crate::image::config::{CONFIG_MAX, ImageConfig};
 use crate::image::install::LayerSource;
 use crate::image::manifest::{Blob, Document, Manifest};
-use crate::image::registry::{Credentials, Http, Session, configured_credentials, hosts};
+use crate::image::registry::{Credentials, Session, ask_hosts, configured_credentials};
 use crate::image::{Digest, Image, Origin, Progress, PullPolicy, Reference, Target};
 
 use super::{Incoming, Store};
@@ -64,20 +64,17 @@ impl Store {
         credentials: &Credentials,
         progress: &dyn Progress,
     ) -> Result<Image> {
-        let configured = configured_credentials(&self.settings.registries)?;
-        let http = Http::new(&self.settings.registries)?;
-        let hosts = hosts(&self.settings.registries, reference);
-        for (at, host) in hosts.iter().enumerate() {
-            let registries = &self.settings.registries;
-            let session = Session::new(&http, registries, host, reference, &[credentials, &configured])?;
-            let Some(tag) = reference.tag() else { break };
-            match session.resolve(tag) {
-                Ok(Some(digest)) if digest == image.resolved => return Ok(image.clone()),
-                Err(fault) if fault.kind() == Kind::System && at + 1 == hosts.len() => return Err(fault),
-                Err(fault) if fault.kind() == Kind::System => {}
-                // It means something else now, or the registry won't say without a whole request.
-                _ => break,
+        let registries = &self.settings.registries;
+        let configured = configured_credentials(registries)?;
+        let now = ask_hosts(registries, reference, &[credentials, &configured], progress, |session| {
+            match session.resolve(reference.wanted()) {
+                Err(fault) if fault.kind() == Kind::System => Err(fault),
+                // The registry won't say without a whole request.
+                answer => Ok(answer.ok().flatten()),
             }
+        })?;
+        if now.as_ref() == Some(&image.resolved) {
+            return Ok(image.clone());
         }
         self.pull(reference, credentials, progress)
     }
@@ -94,23 +91,14 @@ impl Store {
                 reference.registry()
             ));
         }
-        let http = Http::new(registries)?;
-        let hosts = hosts(registries, reference);
-        for (at, host) in hosts.iter().enumerate() {
-            let session = Session::new(&http, registries, host, reference, &[credentials, &configured])?;
-            match self.pull_from(&session, reference, progress) {
-                Err(fault) if at + 1 < hosts.len() => {
-                    progress.warn(&format!("mirror {host} can't serve {reference}: {fault}"));
-                }
-                other => return other.context(|| format!("cannot pull {reference}")),
-            }
-        }
-        Err(Fault::not_found(format!("no registry is known for {reference}")))
+        ask_hosts(registries, reference, &[credentials, &configured], progress, |session| {
+            self.pull_from(&session, reference, progress)
+        })
+        .context(|| format!("cannot pull {reference}"))
     }
 
     fn pull_from(&self, session: &Session, reference: &Reference, progress: &dyn Progress) -> Result<Image> {
-        let wanted = reference.digest().map(Digest::as_str).or(reference.tag()).unwrap_or("latest");
-        let (resolved, bytes) = session.manifest(wanted)?;
+        let (resolved, bytes) = session.manifest(reference.wanted())?;
         let (digest, manifest) = settle(&self.settings.target, session, resolved.clone(), &bytes)?;
         let config = session.small_blob(&manifest.config, CONFIG_MAX, "the image's config")?;
         let config = ImageConfig::parse(&config)?;

@@ -4,8 +4,8 @@
 #
 #   tools/test.sh [--zfs] [ARGUMENT OF CARGO TEST]...
 #
-#   --zfs   the second time also on zfs-fuse. It is asked for, as a whole pass on it has not been seen to end; the tests
-#           of storage, and on_zfs::, use it in every run.
+#   --zfs   the second time also on zfs-fuse. It is asked for, as one whole pass on it is not enough to rely on it
+#           (docs/images.md); the tests of storage, and on_zfs::, use it in every run.
 #
 # With other arguments only those tests run, once, on the storage that the system has. A test that this machine cannot run
 # prints a line with SKIPPED; libtest counts it as passed, this does not. The output is in target/test.log and

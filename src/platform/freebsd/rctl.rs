@@ -165,7 +165,10 @@ fn parse(text: &str) -> Usage {
 fn explain(error: io::Error) -> Fault {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => {
-            Fault::new(Kind::Unsupported, format!("this host does not count resources: {REMEDY}")).because(error)
+            let sentence = format!(
+                "this host does not count resources: {REMEDY}, or run functions without limits: required = false in [limits]"
+            );
+            Fault::new(Kind::Unsupported, sentence).because(error)
         }
         _ => error.into(),
     }

@@ -77,7 +77,7 @@ impl JailSandbox {
         devfs::setup()?;
         if !rctl::enabled() {
             let effect = match settings.uncounted {
-                Uncounted::Refuse => "functions with limits are refused",
+                Uncounted::Refuse => "functions, which all have limits, are refused",
                 Uncounted::Warn => "functions run without their limits",
             };
             tracing::warn!("this host does not count resources, so {effect}; {}", rctl::REMEDY);

@@ -7,7 +7,7 @@ use super::cache::Owned;
 use super::recipe::Recipe;
 use super::toolchain::{Go, INSIDE};
 use super::workspace::{Workspace, writable};
-use super::{Builder, Log};
+use super::{Builder, Log, Settings};
 use crate::fault::{Context, Fault, Result};
 use crate::image::Platform;
 use crate::job::{End, Job, Outcome};
@@ -17,7 +17,8 @@ use crate::sandbox::{Access, Mount};
 const COMMON: [&str; 4] = ["net/http", "encoding/json", "os/signal", "testing"];
 /// How much of a compiler's complaints is in a failure; all of it is in the log.
 const QUOTED: usize = 4000;
-/// What Go prints when a process that it started was killed, as only the limit on memory does.
+/// What Go prints when a process that it started was killed: by the limit on memory, or by that on processes on a kernel
+/// that cannot deny them.
 const KILLED: &str = "signal: killed";
 /// What Go and its runtime print when there is no room in memory.
 const NO_MEMORY: [&str; 2] = ["cannot allocate memory", "runtime: out of memory"];
@@ -137,8 +138,11 @@ impl Builder {
         let settings = &self.settings;
         if any(&NO_PROCESS) {
             Some(format!("builder.pids = {}", settings.pids))
-        } else if any(&[KILLED]) || any(&NO_MEMORY) {
+        } else if any(&NO_MEMORY) {
             Some(format!("builder.memory = {}", settings.memory))
+        } else if any(&[KILLED]) {
+            let Settings { memory, pids, .. } = settings;
+            Some(format!("builder.memory = {memory}, or builder.pids = {pids} where forks cannot be denied"))
         } else if any(&NO_DISK) {
             Some(format!("builder.disk = {}", settings.disk))
         } else {

@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::needs_go;
 use crate::support::Daemon;
-use crate::support::sky::Sky;
+use crate::support::sky::{Sky, data};
+use crate::{linux_only, needs_go};
 
 #[test]
 fn a_call_that_is_none_is_refused_with_the_place_where_it_stops_being_one() {
@@ -147,8 +147,8 @@ fn a_repository_that_is_huge_is_refused() {
 #[test]
 fn what_a_function_does_wrong_ends_inside_its_limits_and_the_next_call_works() {
     needs_go!();
-    // Enough for a call that ends, on an emulated machine, too.
-    let limit = if cfg!(target_os = "freebsd") { "40s" } else { "3s" };
+    // Enough for a call that ends, on an emulated machine or a busy one, too.
+    let limit = if cfg!(target_os = "freebsd") { "40s" } else { "10s" };
     let settings = format!("exec_timeout = \"{limit}\"\noutput = 100000\nmemory = 67108864\npids = 32");
     let sky = Sky::with(Daemon::with(), &settings);
     let too_long = format!("ran longer than {limit}");
@@ -178,6 +178,13 @@ fn what_a_function_does_wrong_ends_inside_its_limits_and_the_next_call_works() {
     }
     assert_eq!(sky.call(&url, "Encode(1, 2)"), "1.0/2.0", "after a fork bomb");
     assert!(sky.daemon.traces().replica_names().is_empty(), "a bomb left {}", sky.daemon.traces());
+    // What is written to /tmp is memory: what goes beyond is refused, or the end.
+    let filled = sky.try_call(&url, "Fill()");
+    match filled.status {
+        200 => assert!(data(&filled).starts_with("error: write /tmp/"), "{}", filled.text()),
+        _ => drop(filled.expect_error(500, &["memory"])),
+    }
+    assert_eq!(sky.call(&url, "Encode(1, 2)"), "1.0/2.0", "after Fill()");
     // These end well, and have got nowhere.
     assert_eq!(sky.call(&url, "Detach()"), "true");
     assert!(sky.daemon.traces().replica_names().is_empty(), "a child is left: {}", sky.daemon.traces());
@@ -189,4 +196,14 @@ fn what_a_function_does_wrong_ends_inside_its_limits_and_the_next_call_works() {
     }
     let dialled = sky.call(&url, &format!("Dial(\"{}\")", sky.git.address));
     assert!(dialled.starts_with("error:"), "{dialled}");
+}
+
+#[test]
+fn a_run_with_half_a_processor_uses_no_more() {
+    needs_go!();
+    linux_only!("rctl's pcpu is a decaying average there; tests of functions' limits look at it");
+    let sky = Sky::with(Daemon::with(), "cpu_millis = 500");
+    let (_repository, url) = sky.functions();
+    let percent: i64 = sky.call(&url, "Spin()").parse().expect("a number");
+    assert!((1..75).contains(&percent), "{percent} percent of a processor");
 }

@@ -100,7 +100,7 @@ pub fn add_tools(layer: Layer) -> Layer {
 pub fn look(realm: &str, root: &Path, traces: &mut Traces) {
     let prefix = format!("{realm}_");
     traces.groups = words(&told("jls", &["name"]), |name| name.starts_with(&prefix));
-    let processes = told("ps", &["-axo", "jail=,pid=,comm="]);
+    let processes = told("ps", &["-ax", "-o", "jail=", "-o", "pid=", "-o", "comm="]);
     let ours = processes.lines().map(str::trim_start).filter(|line| line.starts_with(&prefix));
     for (jail, process) in ours.filter_map(|line| line.split_once(' ')) {
         if !process.contains("<defunct>") {

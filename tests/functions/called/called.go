@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -73,6 +75,32 @@ func Hungry(megabytes int) string {
 		held = append(held, block)
 	}
 	return fmt.Sprint(len(held))
+}
+
+// Fill writes to /tmp until there is no room.
+func Fill() string {
+	block := make([]byte, 1<<20)
+	for i := 0; ; i++ {
+		if err := os.WriteFile(fmt.Sprintf("/tmp/%d", i), block, 0o644); err != nil {
+			return "error: " + err.Error()
+		}
+	}
+}
+
+// Spin keeps two processors busy for two seconds, and tells how many hundredths of one it got.
+func Spin() int64 {
+	runtime.GOMAXPROCS(2)
+	begin := time.Now()
+	go func() {
+		for {
+		}
+	}()
+	for time.Since(begin) < 2*time.Second {
+	}
+	took := time.Since(begin)
+	var used syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+	return (used.Utime.Nano() + used.Stime.Nano()) * 100 / int64(took)
 }
 
 // again starts this program once more, which makes the same call.

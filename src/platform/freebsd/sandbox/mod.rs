@@ -30,6 +30,7 @@ use crate::sandbox::{self, Exit, Found, Personality, Plan, Sandbox, Signal, Usag
 mod crowd;
 mod lent;
 mod root;
+mod warm;
 
 pub use root::TARGETS;
 
@@ -221,7 +222,11 @@ impl Sandbox for JailSandbox {
     fn prepare(&self, plan: &Plan) -> Result<()> {
         self.check(plan)?;
         let name = plan.replica.to_string();
-        let jid = self.build(plan, &name).map_err(|fault| fault.and_cleanup(self.clear(&name)))?;
+        let built = self.build(plan, &name).and_then(|jid| {
+            warm::warm(plan, &root_of(&plan.run_dir))?;
+            Ok(jid)
+        });
+        let jid = built.map_err(|fault| fault.and_cleanup(self.clear(&name)))?;
         self.prepared().insert(name, jid);
         Ok(())
     }

@@ -14,10 +14,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::jail::Jid;
@@ -178,6 +179,13 @@ fn variables(env: &BTreeMap<String, String>) -> Result<Vec<CString>> {
 /// setgroups(2): before FreeBSD 15 the first entry is the effective group, later it is one of the rest.
 fn all_groups(user: &User) -> Vec<libc::gid_t> {
     std::iter::once(user.gid).chain(user.groups.iter().copied()).collect()
+}
+
+/// Where inside its root the plan's program is looked for, in order.
+pub fn programs(plan: &Plan) -> Result<Vec<PathBuf>> {
+    let name = plan.argv.first().map_or("", String::as_str);
+    let found = candidates(name, path_of(&plan.env), &plan.workdir)?;
+    Ok(found.into_iter().map(|path| OsString::from_vec(path.into_bytes()).into()).collect())
 }
 
 /// The paths to try for `name`: itself if it has a slash (from `workdir` on), or one for each part of `path`.

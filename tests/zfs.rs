@@ -6,6 +6,9 @@ mod zpool;
 #[path = "zfs/fixture.rs"]
 mod fixture;
 
+#[cfg(target_os = "linux")]
+#[path = "zfs/fuse.rs"]
+mod fuse;
 #[path = "zfs/layers.rs"]
 mod layers;
 #[path = "zfs/recover.rs"]

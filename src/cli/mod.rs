@@ -150,7 +150,8 @@ fn open(config: &Config) -> Result<(Platform, Arc<Store>)> {
     Ok((platform, Arc::new(images)))
 }
 
-/// Takes the root directory for one daemon; the lock goes with the process.
+/// Takes the root directory for one daemon; the lock goes with the process. A daemon that was killed while it started a
+/// command leaves it to that for a moment.
 fn lock(config: &Config) -> Result<std::fs::File> {
     use crate::fault::Context;
     if !rustix::process::geteuid().is_root() {
@@ -160,11 +161,14 @@ fn lock(config: &Config) -> Result<std::fs::File> {
     let path = config.root.join("daemon.lock");
     std::fs::create_dir_all(&config.root).context(|| format!("cannot make {}", config.root.display()))?;
     let file = std::fs::File::create(&path).context(|| format!("cannot open {}", path.display()))?;
-    file.try_lock().map_err(|_| {
-        Fault::new(
-            Kind::Busy,
-            format!("{} is in use by another faas-jails; stop that one first", config.root.display()),
-        )
-    })?;
-    Ok(file)
+    for _ in 0..20 {
+        if file.try_lock().is_ok() {
+            return Ok(file);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    Err(Fault::new(
+        Kind::Busy,
+        format!("{} is in use by another faas-jails; stop that one first", config.root.display()),
+    ))
 }

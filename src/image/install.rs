@@ -120,10 +120,10 @@ impl Installer<'_> {
             let facts = self.read(at, wanted, source, board, None)?;
             return Ok(Step::Done(facts));
         }
+        // Looked at first: the layer below may become complete while storage misses it.
+        let on_its_parent = at == 0 || board.is_done(at - 1);
         let staging = match self.storage.stage(layer) {
-            Err(fault) if fault.kind() == Kind::NotFound && at > 0 && !board.is_done(at - 1) => {
-                return Ok(Step::NeedsParent);
-            }
+            Err(fault) if fault.kind() == Kind::NotFound && !on_its_parent => return Ok(Step::NeedsParent),
             other => other?,
         };
         match self.read(at, wanted, source, board, Some(&staging)) {

@@ -46,6 +46,8 @@ impl Storage for PlainStorage {
         if let (Whiteouts::Apply, Some(parent)) = (self.style, &layer.parent) {
             let parent = self.root.join("layers").join(parent.hex());
             if !parent.exists() {
+                // As from a storage that is slow to say so: by then the layer below may be here.
+                std::thread::sleep(std::time::Duration::from_millis(50));
                 return Err(Fault::not_found("the layer below is not here"));
             }
             fs::create_dir_all(self.root.join("staging"))?;

@@ -2,8 +2,8 @@
 
 use super::engine::Property;
 use super::names::{Container, EMPTY_LAYER, REPLICA};
-use super::refusal::Why;
-use super::{Mounting, ZfsStorage, mounting};
+use super::refusal::{Why, patiently};
+use super::{Mounting, ZfsStorage, command, mounting};
 use crate::fault::{Fault, Kind, Result};
 use crate::function::ReplicaName;
 use crate::image::Layer;
@@ -62,9 +62,14 @@ impl ZfsStorage {
         if let Mounting::Legacy { .. } = &self.mounting {
             return Ok(Root::Zfs(self.parent.layer_snapshot(layer)));
         }
-        match mounting::mount(&self.parent, &self.parent.child(Container::Layers, layer), &["-o", "ro"]) {
+        let dataset = self.parent.child(Container::Layers, layer);
+        // Lent a moment ago, it may be on its way out still.
+        match patiently(|| command::mount(&dataset, &["-o", "ro"])) {
             Ok(()) => Ok(Root::Directory(self.mounting.directory(Container::Layers, layer))),
-            Err(fault) => Err(fault.and_cleanup(self.forget_loan(&mut known, replica))),
+            Err(refusal) => {
+                let fault = self.fault(refusal, format!("cannot mount {dataset}"));
+                Err(fault.and_cleanup(self.forget_loan(&mut known, replica)))
+            }
         }
     }
 

@@ -161,7 +161,7 @@ fn an_added_network_is_used_when_the_first_is_full() {
     daemon.scale("f", 6).expect(202);
     daemon.await_ready("f", 6);
     let held = in_state(&daemon, "held");
-    assert_eq!(held.iter().filter(|a| a.contains(".66")).count(), 1, "{held:?}");
+    assert_eq!(held.iter().filter(|a| a.ends_with(".66")).count(), 1, "{held:?}");
     let (code, said) = address(&daemon, &["release", &second]);
     assert_eq!((code, said.contains("in use")), (Some(75), true), "{said}");
     daemon.scale("f", 0).expect(202);

@@ -50,6 +50,8 @@
 //! - Logs are files that replicas append to; a line's time is kept beside, as (length, time) marks. A pipe to the
 //!   daemon would give exact times and tie the function's life to it.
 //! - A function's spec file also holds the image it resolved to, so that a restart never changes what runs.
+//! - The next replica of a function that a call may start lies ready, complete but for its program (`provider/ready.rs`): what
+//!   takes long is done before anybody waits. A pool of warm processes would answer sooner still, and cost their memory.
 //! - A create whose replica *ends* before it serves fails, with the replica's last words; one that is merely slow is
 //!   answered 202 and shows no available replica until it serves.
 //! - Failures below the API are one type, [`fault::Fault`], with a kind and a sentence, rather than an enum a module:

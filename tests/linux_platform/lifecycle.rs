@@ -64,7 +64,8 @@ fn what_is_prepared_runs_later_or_is_removed() {
     assert_eq!(world.output(&plan.replica), "ran\n");
     let plan = world.plan(&["true"]);
     world.sandbox.prepare(&plan).unwrap();
-    world.remove(&plan.replica);
+    world.sandbox.remove(&plan.replica).unwrap();
+    assert_eq!(world.sandbox.list().unwrap(), []);
     world.sandbox.start(&plan).unwrap();
     assert_eq!(world.exit(&plan.replica), Exit::Code(0), "it starts from nothing");
     world.remove(&plan.replica);

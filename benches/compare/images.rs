@@ -115,7 +115,9 @@ impl Material {
         };
         let mut roots = Vec::new();
         for _ in 0..rounds {
-            note("tar xzf", (self.tar(&beside.join("unpacked")), 0));
+            note("tar xzf", (self.tar(&beside.join("unpacked"), false), 0));
+            // As an image in the store survives a loss of power.
+            note("tar xzf, then sync -f", (self.tar(&beside.join("unpacked"), true), 0));
             let daemon = options().prepare();
             let load = |archive: &Path| verb(&daemon, &["image", "load", &archive.display().to_string()]);
             note("image load, OCI archive", load(&self.archives[0]));
@@ -165,8 +167,8 @@ impl Material {
         seen
     }
 
-    /// Seconds to unpack all layers at once.
-    fn tar(&self, into: &Path) -> f64 {
+    /// Seconds to unpack all layers at once, and to have them on the disk when `synced`.
+    fn tar(&self, into: &Path, synced: bool) -> f64 {
         sync();
         let begun = Instant::now();
         let mut processes: Vec<Process> = Vec::new();
@@ -179,6 +181,10 @@ impl Material {
         }
         for process in &mut processes {
             assert!(wait(process, Duration::from_millis(2), || ()), "tar failed");
+        }
+        if synced {
+            let status = Command::new("sync").arg("-f").arg(into).status().expect("running sync");
+            assert!(status.success(), "sync failed");
         }
         let took = begun.elapsed().as_secs_f64();
         fs::remove_dir_all(into).expect("removing what tar has unpacked");

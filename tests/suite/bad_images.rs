@@ -195,7 +195,7 @@ fn an_image_without_a_program_is_refused_in_words() {
     }
     assert!(daemon.list("openfaas-fn").is_empty());
     let traces = daemon.traces();
-    assert!(traces.replica_names().is_empty() && traces.replicas.is_empty(), "{traces}");
+    assert!(traces.no_replica(), "{traces}");
 }
 
 #[test]

@@ -548,7 +548,7 @@ fn a_limit_on_the_disk_is_refused_where_it_cannot_be_kept() {
     let answer = daemon.create(json!({"service": "f", "annotations": limit}));
     answer.expect_error(400, &["overlay storage cannot limit", "zfs"]);
     let traces = daemon.traces();
-    assert!(traces.replica_names().is_empty() && traces.replicas.is_empty(), "{traces}");
+    assert!(traces.no_replica(), "{traces}");
     daemon.deploy(json!({"service": "f", "annotations": limit, "readOnlyRootFilesystem": true}));
 }
 

@@ -40,7 +40,7 @@ fn baseline(daemon: &Daemon) -> (Traces, usize, Duration) {
     daemon.delete("f").expect(202);
     eventually("nothing of the first function is left", || {
         let traces = daemon.traces();
-        (traces.replicas.is_empty() && traces.replica_names().is_empty()).then_some(())
+        traces.no_replica().then_some(())
     });
     (daemon.traces(), daemon.open_files(), took)
 }

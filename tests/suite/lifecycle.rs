@@ -153,7 +153,7 @@ fn deleting_lets_calls_under_way_end_and_does_not_wait_for_them() {
         assert!(!call.is_finished(), "the deletion waited for the call");
         call.join().expect("the call").expect(200);
     });
-    eventually("nothing is left", || daemon.traces().replica_names().is_empty().then_some(()));
+    eventually("nothing is left", || daemon.traces().no_replica().then_some(()));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_replica_that_ignores_sigterm_is_killed_in_the_end() {
     daemon.delete("deaf").expect(202);
     eventually("it is gone", || {
         let traces = daemon.traces();
-        (traces.processes.is_empty() && traces.replica_names().is_empty()).then_some(())
+        (traces.processes.is_empty() && traces.no_replica()).then_some(())
     });
 }
 
@@ -194,7 +194,7 @@ fn an_image_that_ends_at_once_fails_the_deploy_with_its_exit_and_leaves_nothing(
     assert!(answer.text().contains("doa") && answer.text().contains('3'), "{}", answer.text());
     assert!(daemon.list("openfaas-fn").is_empty());
     let traces = daemon.traces();
-    assert!(traces.replica_names().is_empty() && traces.replicas.is_empty() && traces.mounts.is_empty(), "{traces}");
+    assert!(traces.no_replica() && traces.mounts.is_empty(), "{traces}");
     // The name is free.
     daemon.deploy(json!({"service": "doa"}));
 }
@@ -243,7 +243,7 @@ fn functions_outlive_a_daemon_that_is_killed_and_are_adopted() {
     daemon.update(json!({"service": "a"})).expect(202);
     daemon.delete("a").expect(202);
     daemon.delete("b").expect(202);
-    eventually("nothing is left", || daemon.traces().replica_names().is_empty().then_some(()));
+    eventually("nothing is left", || daemon.traces().no_replica().then_some(()));
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn killed_at_any_moment_of_a_deploy_the_next_daemon_cleans_up() {
         }
         eventually("nothing is left", || {
             let traces = daemon.traces();
-            (traces.replica_names().is_empty() && traces.replicas.is_empty()).then_some(())
+            traces.no_replica().then_some(())
         });
     }
 }
@@ -394,7 +394,7 @@ fn deploying_calling_and_deleting_leaves_nothing_not_even_open_files() {
         daemon.delete(&name).expect(202);
         eventually("no replica is left", || {
             let traces = daemon.traces();
-            (traces.replica_names().is_empty() && traces.replicas.is_empty()).then_some(())
+            traces.no_replica().then_some(())
         });
     };
     // Worker threads, log and connection pools are there after the first.
@@ -420,7 +420,7 @@ fn failed_deploys_leave_nothing() {
         let answer = daemon.create(json!({"service": "f", "envVars": {"EXIT_AT_START": "1"}}));
         assert!(answer.status >= 400, "{}", answer.status);
     }
-    assert!(before.replicas.is_empty() && before.replica_names().is_empty(), "{before}");
+    assert!(before.no_replica(), "{before}");
     eventually("no more than before is there", || {
         (daemon.traces() == before && daemon.open_files() <= files).then_some(())
     });

@@ -49,10 +49,21 @@ impl Traces {
         *self == Self::default()
     }
 
+    /// Whether nothing of any replica is there, not even of one that lies ready or is being taken away.
+    pub fn no_replica(&self) -> bool {
+        let of_one = |group: &String| group.rsplit('/').next().is_some_and(is_replica);
+        self.replicas.is_empty() && self.datasets.is_empty() && !self.groups.iter().any(of_one)
+    }
+
     /// Replicas that run. One that lies ready for the next start has no process yet.
     pub fn replica_names(&self) -> BTreeSet<String> {
-        self.populated.iter().filter(|name| name.matches('_').count() == 3).cloned().collect()
+        self.populated.iter().filter(|name| is_replica(name)).cloned().collect()
     }
+}
+
+/// `realm_namespace_function_id`.
+fn is_replica(name: &str) -> bool {
+    name.matches('_').count() == 3
 }
 
 impl fmt::Display for Traces {

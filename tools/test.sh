@@ -1,15 +1,12 @@
 #!/bin/bash
-# Runs every test, then the acceptance suite once more with every image and root on ZFS where ZFS is in the kernel, and
-# ends with one line: N passed, N failed, N skipped, of both together.
+# Runs every test, then the acceptance suite once more with every image and root on ZFS (zfs-fuse where ZFS is not in the
+# kernel), and ends with one line: N passed, N failed, N skipped, of both together.
 #
-#   tools/test.sh [--zfs] [ARGUMENT OF CARGO TEST]...
+#   tools/test.sh [ARGUMENT OF CARGO TEST]...
 #
-#   --zfs   the second time also on zfs-fuse. It is asked for, as one whole pass on it is not enough to rely on it
-#           (docs/images.md); the tests of storage, and on_zfs::, use it in every run.
-#
-# With other arguments only those tests run, once, on the storage that the system has. A test that this machine cannot run
+# With arguments only those tests run, once, on the storage that the system has. A test that this machine cannot run
 # prints a line with SKIPPED; libtest counts it as passed, this does not. The output is in target/test.log and
-# target/test-zfs.log. What does not end is killed after two hours, on ZFS after one, and has failed.
+# target/test-zfs.log. What does not end is killed after two hours, on ZFS after half of one, and has failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p target
@@ -39,17 +36,15 @@ run() { # run LOG COMMAND...
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s + $(sum ignored)))
 }
 
-on_fuse=''
-if [ "${1:-}" = --zfs ]; then on_fuse=1 && shift; fi
 run target/test.log tools/within.sh 7200 cargo test --no-fail-fast "$@" -- --show-output
 if [ $# = 0 ] && [ "$(uname -s)" = Linux ]; then
     echo
     echo "$passed passed, $failed failed, $skipped skipped on this system's own storage; the suite again, on ZFS:"
-    if [ "$(id -u)" = 0 ] && command -v zpool > /dev/null && { [ -e /dev/zfs ] || [ -n "$on_fuse" ]; }; then
-        run target/test-zfs.log tools/with-pool.sh tools/within.sh 3600 \
+    if [ "$(id -u)" = 0 ] && command -v zpool > /dev/null && { [ -e /dev/zfs ] || [ -e /dev/fuse ]; }; then
+        run target/test-zfs.log tools/with-pool.sh tools/within.sh 1800 \
             cargo test --test suite -- --show-output "${off_zfs[@]/#/--skip=}"
     else
-        echo "SKIPPED: the suite on ZFS: needs root, zpool, and ZFS in the kernel or --zfs"
+        echo "SKIPPED: the suite on ZFS: needs root, zpool, and ZFS in the kernel or /dev/fuse"
         skipped=$((skipped + 1))
     fi
 fi

@@ -72,7 +72,7 @@ impl Provider {
             return Ok(());
         }
         // Replicas that lie ready may have addresses that nobody gets any more.
-        self.give_up_all()?;
+        self.give_up_all();
         let book = Book::load(&self.config.root)?;
         let networks = book.all_networks(&self.config.network);
         let changed = {
@@ -112,7 +112,7 @@ impl Provider {
         self.refresh_addresses()?;
         let taken = self.addresses().take(replica);
         let addresses = match taken {
-            Err(fault) if fault.kind() == Kind::Exhausted && self.give_up_all()? => self.addresses().take(replica)?,
+            Err(fault) if fault.kind() == Kind::Exhausted && self.give_up_all() => self.addresses().take(replica)?,
             taken => taken?,
         };
         Ok(Link { mode, addresses })

@@ -182,7 +182,10 @@ impl Provider {
         }
         match self.ready.make_room(self.config.elastic.standby) {
             Ok(None) => Ok(true),
-            Ok(Some((key, spare))) => self.give_up(&key, &spare).map(|()| true),
+            Ok(Some((key, spare))) => {
+                self.give_up(&key, &spare);
+                Ok(true)
+            }
             Err(()) => Ok(false),
         }
     }
@@ -207,23 +210,20 @@ impl Provider {
         let provider = self.me();
         self.retiring.fetch_add(1, Ordering::Relaxed);
         self.background.spawn_blocking(move || {
-            if let Err(fault) = provider.discard(&spare.name) {
-                tracing::error!(%fault, "something of a replica is left; the next start of faas-jails tries again");
-            }
+            provider.discard_or_say(&spare.name);
             provider.retiring.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
     /// Gives up every replica that lies ready, and with it its address. Says whether there were any.
-    pub(super) fn give_up_all(&self) -> Result<bool> {
+    pub(super) fn give_up_all(&self) -> bool {
         let whole: Vec<(FunctionKey, Spare)> = self.ready.spares().extract_if(|_, spare| spare.is_whole()).collect();
-        whole.iter().try_for_each(|(key, spare)| self.give_up(key, spare))?;
-        Ok(!whole.is_empty())
+        whole.iter().for_each(|(key, spare)| self.give_up(key, spare));
+        !whole.is_empty()
     }
 
-    fn give_up(&self, key: &FunctionKey, spare: &Spare) -> Result<()> {
-        self.discard(&spare.name)?;
+    fn give_up(&self, key: &FunctionKey, spare: &Spare) {
+        self.discard_or_say(&spare.name);
         self.refill_soon(key, false);
-        Ok(())
     }
 }

@@ -244,6 +244,13 @@ impl Provider {
         Err(failed.fold(first, |fault, other| fault.and_cleanup(Err(other))).within(format!("cannot remove {name}")))
     }
 
+    /// [`Provider::discard`] where nobody waits for its outcome.
+    pub(super) fn discard_or_say(&self, name: &ReplicaName) {
+        if let Err(fault) = self.discard(name) {
+            tracing::error!(%fault, "something of a replica is left; the next start of faas-jails tries again");
+        }
+    }
+
     /// Lets a replica finish its requests for as long as `drain`, asks it to end, and removes it after `grace`, in
     /// the background. The caller has taken it out of its function's state and published that.
     pub(super) fn retire(&self, replica: Arc<Replica>, drain: Duration, grace: Duration) {

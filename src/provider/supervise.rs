@@ -115,9 +115,7 @@ impl Provider {
             dead
         };
         for replica in dead {
-            if let Err(fault) = self.discard(&replica.name) {
-                tracing::error!(%fault, "something of a replica is left; the next start of faas-jails tries again");
-            }
+            self.discard_or_say(&replica.name);
         }
     }
 

@@ -38,10 +38,7 @@ fn baseline(daemon: &Daemon) -> (Traces, usize, Duration) {
     daemon.await_ready("f", 2);
     let took = begun.elapsed();
     daemon.delete("f").expect(202);
-    eventually("nothing of the first function is left", || {
-        let traces = daemon.traces();
-        traces.no_replica().then_some(())
-    });
+    eventually("nothing of the first function is left", || daemon.traces().no_replica().then_some(()));
     (daemon.traces(), daemon.open_files(), took)
 }
 

@@ -338,10 +338,7 @@ fn killed_at_any_moment_of_a_deploy_the_next_daemon_cleans_up() {
         for function in &there {
             daemon.delete(function).expect(202);
         }
-        eventually("nothing is left", || {
-            let traces = daemon.traces();
-            traces.no_replica().then_some(())
-        });
+        eventually("nothing is left", || daemon.traces().no_replica().then_some(()));
     }
 }
 
@@ -392,10 +389,7 @@ fn deploying_calling_and_deleting_leaves_nothing_not_even_open_files() {
         daemon.scale(&name, 3).expect(202);
         daemon.update(json!({"service": name, "envVars": {"v": "2"}})).expect(202);
         daemon.delete(&name).expect(202);
-        eventually("no replica is left", || {
-            let traces = daemon.traces();
-            traces.no_replica().then_some(())
-        });
+        eventually("no replica is left", || daemon.traces().no_replica().then_some(()));
     };
     // Worker threads, log and connection pools are there after the first.
     cycle(0);
